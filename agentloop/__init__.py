@@ -1,0 +1,60 @@
+"""An agent loop for MCP servers that does not care where the model is."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from agentloop._version import __version__
+
+if TYPE_CHECKING:
+    from agentloop.agent import Agent, RunResult, gather, once
+    from agentloop.errors import AgentLoopError, ToolError
+    from agentloop.provider import Provider
+    from agentloop.run import Run, Stop
+    from agentloop.tools import Tool, tool
+    from agentloop.usage import Limits, Usage
+
+__all__ = [
+    "Agent",
+    "AgentLoopError",
+    "Limits",
+    "Provider",
+    "Run",
+    "RunResult",
+    "Stop",
+    "Tool",
+    "ToolError",
+    "Usage",
+    "__version__",
+    "gather",
+    "once",
+    "tool",
+]
+
+# Found on first use, so that `import agentloop` costs nothing and loads no protocol code.
+_HOME = {
+    "Agent": "agentloop.agent",
+    "AgentLoopError": "agentloop.errors",
+    "Limits": "agentloop.usage",
+    "Provider": "agentloop.provider",
+    "Run": "agentloop.run",
+    "RunResult": "agentloop.agent",
+    "Stop": "agentloop.run",
+    "Tool": "agentloop.tools",
+    "ToolError": "agentloop.errors",
+    "Usage": "agentloop.usage",
+    "gather": "agentloop.agent",
+    "once": "agentloop.agent",
+    "tool": "agentloop.tools",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'agentloop' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

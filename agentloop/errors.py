@@ -1,0 +1,137 @@
+"""The errors of agentloop, in one tree.
+
+    AgentLoopError
+    ├── DefinitionError      an agent, a tool or a limit is wrong: the author's mistake
+    ├── StateError           a saved run does not fit the code that should go on with it
+    ├── CapabilityError      the client cannot be asked, and no provider was given
+    ├── RunStopped           a run ended without what the caller wanted from it; carries the result
+    └── ProviderError        a provider could not answer an ask
+        ├── AuthenticationError
+        ├── BadRequestError
+        ├── ContextOverflowError
+        ├── DeniedError      a person or a policy said no to this ask
+        ├── MalformedReplyError
+        ├── OverloadedError  rate limits, 5xx, connection failures: worth another try later
+        └── AskTimeoutError
+    ToolError                what a tool raises to tell the *model* something; never leaves a run
+
+A tool's failure is a result for the model; a provider's failure ends the run with the stop
+``failed`` or ``denied`` and the transcript kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from agentloop.agent import RunResult
+
+
+class AgentLoopError(Exception):
+    """Base of every error that agentloop raises. ``code`` is stable across versions."""
+
+    code: ClassVar[str] = "error"
+
+
+class DefinitionError(AgentLoopError, ValueError):
+    """An agent, a tool or a limit cannot be what it was said to be."""
+
+    code = "definition"
+
+
+class StateError(AgentLoopError):
+    """A saved run does not belong to the code that was asked to go on with it."""
+
+    code = "state"
+
+
+class CapabilityError(AgentLoopError):
+    """The caller cannot answer asks and there is no provider to ask instead.
+
+    ``capability`` names what the client would have to declare, e.g. ``sampling.tools``.
+    """
+
+    code = "capability"
+
+    def __init__(self, message: str, *, capability: str) -> None:
+        super().__init__(message)
+        self.capability = capability
+
+
+class RunStopped(AgentLoopError):
+    """A run ended without what was wanted of it. ``result`` is the whole :class:`RunResult`."""
+
+    code = "stopped"
+
+    def __init__(self, message: str, result: RunResult[Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class ProviderError(AgentLoopError):
+    """A provider could not answer.
+
+    ``retryable`` says whether the same ask may succeed later; ``status`` and ``request_id`` are
+    the provider's own, where it gave them.
+    """
+
+    code = "provider"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, status: int | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class AuthenticationError(ProviderError):
+    """The provider did not accept the key, or the key may not do this."""
+
+    code = "authentication"
+
+
+class BadRequestError(ProviderError):
+    """The provider says that the request itself is wrong."""
+
+    code = "bad_request"
+
+
+class ContextOverflowError(ProviderError):
+    """The messages no longer fit the model's context window."""
+
+    code = "context_overflow"
+
+
+class DeniedError(ProviderError):
+    """A person or a policy at the model's side said no. Never retried."""
+
+    code = "denied"
+
+
+class MalformedReplyError(ProviderError):
+    """The reply is not what the protocol allows, also after one repair."""
+
+    code = "malformed_reply"
+
+
+class OverloadedError(ProviderError):
+    """Rate limited, overloaded or unreachable."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class AskTimeoutError(ProviderError):
+    """No answer within the time that an ask may take."""
+
+    code = "timeout"
+    retryable = True
+
+
+class ToolError(Exception):
+    """Raised by a tool to tell the model what went wrong; its message reaches the model as is.
+
+    The message of any other exception stays on the server: the model sees its type only.
+    """

@@ -1,0 +1,145 @@
+"""Where a run runs: its place in the tree of what a function is doing, and what surrounds it.
+
+A served function is entered again at every round, so each run inside it needs a key that is the
+same each time: its place. The tree also knows when the function can go no further: when every
+branch of it ends in a run that is parked, waiting for the model.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from agentloop.definition import Definition
+from agentloop.errors import DefinitionError
+from agentloop.events import Sink
+from agentloop.provider import Provider
+from agentloop.run import Prompt, Run
+from agentloop.usage import Usage
+
+MAX_NESTING = 4
+"""How many agents may run inside one another."""
+
+HERE: ContextVar[Place | None] = ContextVar("agentloop_place", default=None)
+"""The place of the code that runs now; None outside of any run and any served function."""
+
+
+class Host:
+    """What surrounds runs: who answers their asks, who listens, what is kept while suspended.
+
+    This one is for runs that nobody serves; :mod:`agentloop.mcp` has the ones for MCP calls.
+    """
+
+    suspends = False
+    """Whether runs may be parked and the function entered again."""
+
+    def __init__(self, provider: Provider | None, sink: Sink | None) -> None:
+        self._provider = provider
+        self.sink = sink
+
+    def provider(self, definition: Definition, own: Provider | None) -> Provider:
+        """Who answers the asks of a run of ``definition``; ``own`` is its agent's own provider."""
+        provider = self._provider or own
+        if provider is None:
+            raise DefinitionError(
+                f"agent {definition.name!r} has no model to ask: pass provider=... to run() or "
+                "Agent(), or call it inside a served function (agentloop.mcp.resumable)"
+            )
+        return provider
+
+    def load(self, key: str, definition: Definition, prompt: Prompt) -> Run | None:
+        """The run that was kept at ``key``, if there is one."""
+
+    def keep(self, key: str, run: Run) -> None:
+        """Remember the run at ``key`` as it is now."""
+
+    def value(self, key: str) -> tuple[Any] | None:
+        """The value that was kept at ``key``, if there is one, in a tuple."""
+
+    def keep_value(self, key: str, value: Any) -> None:
+        """Remember a JSON value at ``key``."""
+
+    def room(self, key: str) -> int | None:
+        """How many asks the caller still grants, counting the one that the run at ``key`` is about
+        to send; None where nobody counts."""
+
+    def stalled(self) -> None:
+        """Called when every branch of the function ends in a parked run."""
+
+
+class Place:
+    """One node of the tree: the function, a branch of it, a run, or a tool call of a run."""
+
+    __slots__ = (
+        "_blocked",
+        "_born",
+        "_live",
+        "_parked",
+        "host",
+        "key",
+        "nesting",
+        "parent",
+        "spent",
+    )
+
+    def __init__(self, key: str, parent: Place | None, host: Host, *, nesting: int = 0) -> None:
+        self.key = key
+        self.parent = parent
+        self.host = host
+        self.nesting = nesting
+        self.spent: Usage | None = None
+        """What the runs below used, for the run above to count as its own."""
+        self._born = 0
+        self._live = 0
+        self._blocked = 0
+        self._parked = False
+
+    def below(
+        self, name: str | None = None, *, host: Host | None = None, nesting: int = 0
+    ) -> Place:
+        """A new place below this one, called ``name`` or by its order; leave it when done."""
+        if name is None:
+            name = str(self._born)
+            self._born += 1
+        key = f"{self.key}/{name}" if self.key else name
+        place = Place(key, self, host or self.host, nesting=self.nesting + nesting)
+        if self.host.suspends:
+            self._change(live=1)
+        return place
+
+    def leave(self) -> None:
+        """This place is done."""
+        if (parent := self.parent) is None or not parent.host.suspends:
+            return
+        parent._change(live=-1, blocked=-1 if self.blocked else 0)
+
+    def spend(self, usage: Usage) -> None:
+        """Count what a run below used."""
+        self.spent = usage if self.spent is None else self.spent + usage
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nothing here can go on before the model answers."""
+        return self._parked or (self._live > 0 and self._blocked == self._live)
+
+    def park(self) -> None:
+        """This place waits for an answer that will not come before the function is left."""
+        before = self.blocked
+        self._parked = True
+        self._changed(before)
+
+    def _change(self, *, live: int, blocked: int = 0) -> None:
+        before = self.blocked
+        self._live += live
+        self._blocked += blocked
+        self._changed(before)
+
+    def _changed(self, before: bool) -> None:
+        now = self.blocked
+        if now == before:
+            return
+        if self.parent is None:
+            if now:
+                self.host.stalled()
+        elif self.parent.host.suspends:
+            self.parent._change(live=0, blocked=1 if now else -1)

@@ -1,0 +1,638 @@
+"""The machine: what a run asks, and what each answer makes of it.
+
+A :class:`Run` is a frozen value. :func:`pending` says what it waits for; one transition takes each
+kind of answer and gives a new run:
+
+    start ──> pending ──> Ask        ──sampled──>  pending ...
+                     ──> ToolCalls  ──called───>  pending ...
+                     ──> None        the run has ended: ``run.stop`` says how
+
+Nothing here reads a clock, waits or does I/O. A run turns into JSON and back at any point, and
+going on from the copy gives the same as never having stopped.
+
+What always holds (SEP-1577): every ``tool_use`` is answered by exactly one ``tool_result``, in one
+user message right after it that holds nothing else. Content decides what a reply is, not its stop
+reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, cast
+
+from mcp_types import (
+    AudioContent,
+    CreateMessageRequestParams,
+    ImageContent,
+    SamplingMessage,
+    SamplingMessageContentBlock,
+    TextContent,
+    ToolResultContent,
+    ToolUseContent,
+)
+from pydantic import ValidationError
+
+from agentloop.definition import Definition
+from agentloop.errors import StateError
+from agentloop.meta import NOTICE_KEY, PROVIDER_KEY, USAGE_KEY, Reply, usage_of
+from agentloop.output import ANSWER_TOOL, OutputInvalid
+from agentloop.text import clean, clean_json, too_deep
+from agentloop.transcript import Transcript
+from agentloop.usage import Usage
+
+STATE_VERSION = 1
+
+Prompt = str | Sequence[TextContent | ImageContent | AudioContent]
+"""What a run is asked: words, or content blocks."""
+
+
+class Stop(StrEnum):
+    """How a run ended."""
+
+    DONE = "done"
+    STEPS = "steps"
+    ROUNDS = "rounds"
+    TOOL_CALLS = "tool_calls"
+    TOKENS = "tokens"
+    SECONDS = "seconds"
+    ERRORS = "errors"
+    STUCK = "stuck"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The run waits for a model: :func:`sampled` takes the reply."""
+
+    request: CreateMessageRequestParams
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """The run waits for these calls: :func:`called` takes their results, all or one by one."""
+
+    calls: tuple[ToolUseContent, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution of an agent, as far as it has come."""
+
+    id: str
+    definition: Definition
+    messages: Transcript
+    usage: Usage = field(default_factory=Usage)
+    steps: int = 0
+    """Asks that were answered."""
+    tool_calls: int = 0
+    """Calls that were let through to the tools."""
+    seconds: float = 0.0
+    errors: int = 0
+    """Steps in a row in which every call failed."""
+    repairs: int = 0
+    """Replies in a row that were no use and went back to the model."""
+    results: Mapping[str, ToolResultContent] = field(default_factory=dict[str, ToolResultContent])
+    """Results of the open turn, by tool use id."""
+    recent: tuple[str, ...] = ()
+    """What the last steps did, one fingerprint a step; finds runs that go in circles."""
+    warned: tuple[str, ...] = ()
+    last_tokens: int = 0
+    last_seconds: float = 0.0
+    weight: int = 0
+    """Bytes of text in the messages, about; the estimate of tokens where none are reported."""
+    answer: tuple[Any] | None = None
+    """The typed answer as JSON, once one was accepted."""
+    closing: Stop | None = None
+    """Set when the next ask is the last one that a limit leaves room for."""
+    stop: Stop | None = None
+    error: str | None = None
+    """What failed, where ``stop`` is ``failed`` or ``denied``."""
+
+    @property
+    def text(self) -> str:
+        """The text of the last message of the model."""
+        for message in reversed(self.messages):
+            if message.role == "assistant":
+                return "\n".join(b.text for b in message.content_as_list if b.type == "text")
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the definition, as JSON; what is at its default is left out."""
+        state: dict[str, Any] = {"v": STATE_VERSION, "id": self.id, "of": self.definition.digest}
+        state["messages"] = self.messages.to_json()
+        if self.results:
+            state["results"] = [
+                result.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for result in self.results.values()
+            ]
+        if usage := self.usage.to_json():
+            state["usage"] = usage
+        for name in _PLAIN_FIELDS:
+            value = getattr(self, name)
+            if value:
+                state[name] = value
+        return state
+
+    @classmethod
+    def from_json(cls, data: Any, definition: Definition) -> Run:
+        """Read what :meth:`to_json` wrote.
+
+        Raises :class:`StateError` where ``data`` is damaged, of another version, or of another
+        agent than ``definition`` (its prompt, tools or output type changed in between).
+        """
+        if not isinstance(data, dict) or data.get("v") != STATE_VERSION:  # pyright: ignore[reportUnknownMemberType]
+            raise StateError(f"the saved run is not of version {STATE_VERSION}")
+        if data.get("of") != definition.digest:  # pyright: ignore[reportUnknownMemberType]
+            raise StateError(
+                f"the saved run belongs to another definition of agent {definition.name!r}: its "
+                "instructions, tools or output type have changed since; start the run again"
+            )
+        state = cast("dict[str, Any]", data)
+        try:
+            results = [ToolResultContent.model_validate(r) for r in state.get("results", [])]
+            plain = {name: state[name] for name in _PLAIN_FIELDS if name in state}
+            for name in ("recent", "warned", "answer"):
+                if name in plain:
+                    plain[name] = tuple(plain[name])
+            for name in ("closing", "stop"):
+                if name in plain:
+                    plain[name] = Stop(plain[name])
+            return cls(
+                id=state["id"],
+                definition=definition,
+                messages=Transcript.from_json(state["messages"]),
+                usage=Usage.from_json(state.get("usage")),
+                results={result.tool_use_id: result for result in results},
+                **plain,
+            )
+        except (ValidationError, KeyError, TypeError, ValueError) as error:
+            raise StateError(f"the saved run is damaged: {type(error).__name__}") from error
+
+
+_PLAIN_FIELDS = (
+    "steps",
+    "tool_calls",
+    "seconds",
+    "errors",
+    "repairs",
+    "recent",
+    "warned",
+    "last_tokens",
+    "last_seconds",
+    "weight",
+    "answer",
+    "closing",
+    "stop",
+    "error",
+)
+
+
+# --- what a run waits for ----------------------------------------------------------------------
+
+
+def start(
+    definition: Definition,
+    prompt: Prompt,
+    *,
+    id: str,
+    history: Sequence[SamplingMessage] = (),
+) -> Run:
+    """A new run that is asked ``prompt``, after the messages of ``history``."""
+    blocks: list[SamplingMessageContentBlock] = (
+        [TextContent(text=clean(prompt))] if isinstance(prompt, str) else list(prompt)
+    )
+    run = Run(id=id, definition=definition, messages=Transcript(history))
+    return _settle(_say(run, blocks))
+
+
+def pending(run: Run) -> Ask | ToolCalls | None:
+    """What the run waits for; None once it has ended."""
+    if run.stop is not None:
+        return None
+    if run.messages[-1].role == "assistant":
+        return ToolCalls(tuple(use for use in _uses(run) if use.id not in run.results))
+    return Ask(_request(run))
+
+
+def _request(run: Run) -> CreateMessageRequestParams:
+    definition = run.definition
+    if run.closing:
+        template = definition.last_request
+    elif definition.output and run.repairs:
+        template = definition.answer_request
+    else:
+        template = definition.request
+    # A copy of a request made once: nothing of the history is validated again at each step.
+    return template.model_copy(update={"messages": run.messages.to_list()})
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
+    """The run after the model's ``reply``, which took ``seconds``."""
+    content = reply.content if isinstance(reply.content, list) else [reply.content]
+    usage = usage_of(reply) or _estimate(run, content)
+    run = _with(
+        run,
+        steps=run.steps + 1,
+        usage=run.usage + _one_ask(usage),
+        seconds=run.seconds + seconds,
+        last_tokens=usage.total_tokens,
+        last_seconds=seconds,
+    )
+    if reply.role != "assistant":
+        return fail(run, f"malformed_reply: a reply has role {reply.role!r}, not 'assistant'")
+    content, invalid = _sanitise(content)
+    uses = [block for block in content if block.type == "tool_use"]
+    if not uses and not any(block.type != "text" or block.text.strip() for block in content):
+        if reply.stop_reason in _REFUSALS:
+            return _end(run, Stop.REFUSED)
+        return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
+    message = SamplingMessage.model_construct(
+        role="assistant", content=content, meta=_provider_meta(reply)
+    )
+    run = _append(run, message)
+    if reply.stop_reason in _REFUSALS:
+        return _end(run, Stop.REFUSED)
+    if uses:
+        return _turn(run, uses, invalid, cut=reply.stop_reason in _CUTS)
+    return _words(run, cut=reply.stop_reason in _CUTS)
+
+
+def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float = 0.0) -> Run:
+    """The run after ``results`` of its open calls, by tool use id.
+
+    Results may come all at once or in parts; the turn closes with the last of them.
+    """
+    spent = run.usage
+    for result in results.values():
+        if result.meta and USAGE_KEY in result.meta:  # what agents inside the call used
+            spent = spent + Usage.from_json(result.meta[USAGE_KEY])
+    results = {**run.results, **results}
+    return _close_turn(_with(run, results=results, usage=spent, seconds=run.seconds + seconds))
+
+
+def fail(run: Run, error: str, *, stop: Stop = Stop.FAILED, seconds: float = 0.0) -> Run:
+    """The run ended by an error outside of it; ``error`` says which."""
+    return _end(_with(run, seconds=run.seconds + seconds), stop, error=clean(error))
+
+
+def stop(run: Run, why: Stop) -> Run:
+    """The run ended from outside: cancelled, or a limit that the driver watches struck."""
+    return _end(run, why)
+
+
+def close(run: Run, why: Stop) -> Run:
+    """The run with its next ask being its last; the model is told, and offered no tools."""
+    if run.closing or not run.definition.offered:
+        return run
+    ending = f"call {ANSWER_TOOL}" if run.definition.output else "answer in words"
+    return _notice(
+        _with(run, closing=why),
+        f"{_LAST_WORDS[why]} This is the last step: {ending} with what is known, and say what "
+        "is missing.",
+    )
+
+
+# --- a reply -----------------------------------------------------------------------------------
+
+_REFUSALS = frozenset({"refusal", "content_filter"})
+_CUTS = frozenset({"maxTokens", "model_context_window_exceeded"})
+
+_LAST_WORDS = {
+    Stop.STEPS: "The limit of steps is reached.",
+    Stop.ROUNDS: "The caller grants no further rounds.",
+    Stop.TOOL_CALLS: "The limit of tool calls is reached.",
+    Stop.TOKENS: "The limit of tokens is reached.",
+    Stop.SECONDS: "The time is up.",
+    Stop.ERRORS: "Every tool call has failed for several steps.",
+    Stop.STUCK: "The same calls keep giving the same results.",
+}
+
+
+def _sanitise(
+    content: Sequence[SamplingMessageContentBlock],
+) -> tuple[list[SamplingMessageContentBlock], dict[str, str]]:
+    """The blocks with clean text and unique tool use ids; and what is wrong with which call."""
+    blocks: list[SamplingMessageContentBlock] = []
+    invalid: dict[str, str] = {}
+    seen: set[str] = set()
+    for block in content:
+        if block.type == "text":
+            text = clean(block.text)
+            blocks.append(block if text is block.text else block.model_copy(update={"text": text}))
+        elif block.type == "tool_use":
+            use = _sanitise_use(block, seen, invalid)
+            seen.add(use.id)
+            blocks.append(use)
+        elif block.type != "tool_result":  # a model has no results to give
+            blocks.append(block)
+    return blocks, invalid
+
+
+def _sanitise_use(use: ToolUseContent, seen: set[str], invalid: dict[str, str]) -> ToolUseContent:
+    changes: dict[str, Any] = {}
+    id = clean(use.id)
+    number = 2
+    while not id or id in seen:
+        id = f"{clean(use.id) or 'call'}-{number}"
+        number += 1
+    if id != use.id:
+        changes["id"] = id
+    if too_deep(use.input):
+        changes["input"] = {}
+        invalid[id] = "The arguments nest too deeply and were dropped: send them flatter."
+    elif not _is_clean(use.input):
+        changes["input"] = clean_json(use.input)
+    if (name := clean(use.name)) != use.name:
+        changes["name"] = name
+    return use.model_copy(update=changes) if changes else use
+
+
+def _is_clean(value: dict[str, Any]) -> bool:
+    return all(
+        type(v) in (int, float, bool) or v is None or _is_clean_str(v) for v in value.values()
+    )
+
+
+def _is_clean_str(value: Any) -> bool:
+    return isinstance(value, str) and clean(value) is value
+
+
+def _provider_meta(reply: Reply) -> dict[str, Any] | None:
+    if reply.meta and PROVIDER_KEY in reply.meta:
+        return {PROVIDER_KEY: reply.meta[PROVIDER_KEY]}
+    return None
+
+
+def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut: bool) -> Run:
+    """The run after a reply that calls tools: some calls are let through, the rest is answered."""
+    limits = run.definition.limits
+    results: dict[str, ToolResultContent] = {}
+    let_through = 0
+    left = None if limits.tool_calls is None else limits.tool_calls - run.tool_calls
+    for number, use in enumerate(uses):
+        refusal = None
+        if cut and number == len(uses) - 1:
+            refusal = "Not run: the reply was cut off inside this call. Send it again, shorter."
+        elif use.id in invalid:
+            refusal = invalid[use.id]
+        elif run.definition.output and use.name == ANSWER_TOOL:
+            run, results[use.id] = _take_answer(run, use)
+            continue
+        elif run.closing:
+            refusal = "Not run: no more tool calls are allowed."
+        elif number >= limits.calls_per_reply:
+            refusal = f"Not run: at most {limits.calls_per_reply} calls are taken from one reply."
+        elif left is not None and let_through >= left:
+            refusal = f"Not run: the limit of {limits.tool_calls} tool calls is reached."
+        if refusal is None:
+            let_through += 1
+        else:
+            results[use.id] = _result(use, refusal, error=True)
+    run = _with(run, tool_calls=run.tool_calls + let_through, results=results)
+    return _close_turn(run)
+
+
+def _take_answer(run: Run, use: ToolUseContent) -> tuple[Run, ToolResultContent]:
+    assert run.definition.output is not None
+    if run.answer is not None:
+        return run, _result(use, "Ignored: an answer was given already.", error=True)
+    try:
+        answer = run.definition.output.check(use.input)
+    except OutputInvalid as error:
+        run = _with(run, repairs=run.repairs + 1)
+        return run, _result(use, f"The answer does not fit: {clean(str(error))}", error=True)
+    return _with(run, answer=(answer,)), _result(use, "The answer is taken.")
+
+
+def _words(run: Run, *, cut: bool) -> Run:
+    """The run after a reply in words."""
+    output = run.definition.output
+    if output is None:
+        return _end(run, Stop.TRUNCATED if cut else run.closing or Stop.DONE)
+    try:
+        answer = output.find(run.text)
+    except OutputInvalid as error:
+        if cut:
+            return _end(run, Stop.TRUNCATED)
+        if run.closing:
+            return _end(run, run.closing)
+        return _repair(
+            run, f"invalid_output: {error}", at_most=run.definition.limits.output_retries
+        )
+    return _end(_with(run, answer=(answer,)), run.closing or Stop.DONE)
+
+
+def _repair(run: Run, problem: str, *, at_most: int) -> Run:
+    """The run asking once more after a reply that was no use; failed after too many of them."""
+    if run.repairs >= at_most:
+        return fail(run, problem)
+    run = _with(run, repairs=run.repairs + 1)
+    if run.messages[-1].role == "assistant":
+        hint = f"That was no answer yet. Call the tool {ANSWER_TOOL} to answer."
+        run = _say(run, [TextContent(text=hint, _meta={NOTICE_KEY: True})])
+    return _settle(run)
+
+
+def _close_turn(run: Run) -> Run:
+    """The run with the results as one user message, once there is one for each call."""
+    uses = _uses(run)
+    if any(use.id not in run.results for use in uses):
+        return run
+    ordered = [run.results[use.id] for use in uses]
+    failed = all(result.is_error for result in ordered)
+    only_bad_answers = failed and all(use.name == ANSWER_TOOL for use in uses)
+    run = _with(
+        _say(run, ordered),
+        results={},
+        errors=run.errors + 1 if failed and not only_bad_answers else 0,
+        repairs=run.repairs if failed else 0,
+        recent=_remember(run, uses, ordered),
+    )
+    if run.answer is not None:
+        return _end(run, run.closing or Stop.DONE)
+    if run.closing:
+        return _end(run, run.closing)
+    if run.definition.output and run.repairs > run.definition.limits.output_retries:
+        return fail(run, "invalid_output: no answer that fits the output type")
+    return _settle(run)
+
+
+# --- limits ------------------------------------------------------------------------------------
+
+
+def _settle(run: Run) -> Run:
+    """The run with the limits applied to the ask that comes next: stopped, closing or warned."""
+    limits = run.definition.limits
+    for why, used, limit, next_ask in (
+        (Stop.STEPS, run.steps, limits.steps, 1),
+        (Stop.TOKENS, run.usage.total_tokens, limits.tokens, run.last_tokens),
+        (Stop.SECONDS, run.seconds, limits.seconds, run.last_seconds),
+    ):
+        if limit is None:
+            continue
+        if used >= limit:
+            return _end(run, why)
+        # Room for this ask but not for one more after it.
+        if used + next_ask * 2 > limit:
+            run = close(run, why)
+    if limits.tool_calls is not None and run.tool_calls >= limits.tool_calls and run.steps:
+        run = close(run, Stop.TOOL_CALLS)
+    if limits.errors is not None and run.errors >= limits.errors:
+        run = close(run, Stop.ERRORS)
+    if _goes_in_circles(run.recent):
+        run = close(run, Stop.STUCK)
+    return run if run.closing else _warn(run)
+
+
+def _warn(run: Run) -> Run:
+    """The run with a word to the model for each limit that is four fifths used, once each."""
+    limits = run.definition.limits
+    for name, used, limit in (
+        ("steps", run.steps, limits.steps),
+        ("tool calls", run.tool_calls, limits.tool_calls),
+        ("tokens", run.usage.total_tokens, limits.tokens),
+        ("seconds", run.seconds, limits.seconds),
+    ):
+        if limit and used * 5 >= limit * 4 and name not in run.warned:
+            run = _notice(
+                _with(run, warned=(*run.warned, name)),
+                f"{used:.0f} of {limit:.0f} {name} are used: come to an answer soon.",
+            )
+    last_two = run.recent[-2:]
+    if len(last_two) == 2 and last_two[0] == last_two[1] != "":
+        run = _notice(run, "The same calls gave the same results as before: try something else.")
+    return run
+
+
+def _remember(
+    run: Run, uses: Sequence[ToolUseContent], results: Sequence[ToolResultContent]
+) -> tuple[str, ...]:
+    """``run.recent`` with this step's fingerprint: its calls and what they gave."""
+    if any(use.name in run.definition.polls for use in uses):
+        return (*run.recent[-3:], "")
+    did = [
+        (use.name, use.input, [_gist(block) for block in result.content], result.is_error)
+        for use, result in zip(uses, results, strict=True)
+    ]
+    data = json.dumps(did, sort_keys=True, separators=(",", ":")).encode("utf-8", "replace")
+    return (*run.recent[-3:], hashlib.blake2b(data, digest_size=6).hexdigest())
+
+
+def _gist(block: Any) -> Any:
+    return block.text if block.type == "text" else block.model_dump(mode="json", exclude_none=True)
+
+
+def _goes_in_circles(recent: tuple[str, ...]) -> bool:
+    """The same step three times running, or A-B-A-B. The empty fingerprint never counts."""
+    if len(recent) < 3 or not all(recent[-3:]):
+        return False
+    if recent[-1] == recent[-2] == recent[-3]:
+        return True
+    return len(recent) >= 4 and bool(recent[-4]) and recent[-4:-2] == recent[-2:]
+
+
+# --- the end, and messages ---------------------------------------------------------------------
+
+
+def _end(run: Run, why: Stop, *, error: str | None = None) -> Run:
+    """The run, ended; calls that are still open are answered, so that the history is balanced."""
+    if run.stop is not None:
+        return run
+    if run.messages[-1].role == "assistant" and (uses := _uses(run)):
+        not_run = f"Not run: the run ended ({why})."
+        ordered = [run.results.get(use.id) or _result(use, not_run, error=True) for use in uses]
+        run = _with(_say(run, ordered), results={})
+    return _with(run, stop=why, error=error)
+
+
+def _uses(run: Run) -> list[ToolUseContent]:
+    return [block for block in run.messages[-1].content_as_list if block.type == "tool_use"]
+
+
+def _result(use: ToolUseContent, text: str, *, error: bool = False) -> ToolResultContent:
+    return ToolResultContent(
+        tool_use_id=use.id, content=[TextContent(text=text)], is_error=error or None
+    )
+
+
+def _with(run: Run, **changes: Any) -> Run:
+    """``dataclasses.replace`` at a tenth of its cost; every step makes a handful of runs."""
+    new = object.__new__(Run)
+    new.__dict__.update(run.__dict__)
+    new.__dict__.update(changes)
+    return new
+
+
+def _say(run: Run, content: Sequence[SamplingMessageContentBlock]) -> Run:
+    return _append(
+        run, SamplingMessage.model_construct(role="user", content=list(content), meta=None)
+    )
+
+
+def _append(run: Run, message: SamplingMessage) -> Run:
+    weight = run.weight + _weigh(message.content_as_list)
+    return _with(run, messages=run.messages.append(message), weight=weight)
+
+
+def _notice(run: Run, text: str) -> Run:
+    """The run with a word to the model inside its last tool result.
+
+    A message that holds a result may hold nothing else, so the notice is one more block of the
+    last result. Where the last message is no result, there is nothing to say it in.
+    """
+    message = run.messages[-1]
+    last = message.content_as_list[-1]
+    if last.type != "tool_result":
+        return run
+    notice = TextContent(text=f"[{text}]", _meta={NOTICE_KEY: True})
+    grown = last.model_copy(update={"content": [*last.content, notice]})
+    content = [*message.content_as_list[:-1], grown]
+    return _with(
+        run,
+        messages=run.messages.replace_last(message.model_copy(update={"content": content})),
+        weight=run.weight + len(text),
+    )
+
+
+def _one_ask(usage: Usage) -> Usage:
+    return usage if usage.asks == 1 else dataclasses.replace(usage, asks=1)
+
+
+def _estimate(run: Run, content: Sequence[SamplingMessageContentBlock]) -> Usage:
+    """Tokens by the rule of thumb of four bytes each; said to be an estimate."""
+    return Usage(
+        asks=1,
+        input_tokens=run.weight // 4 + 1,
+        output_tokens=_weigh(content) // 4 + 1,
+        estimated="bytes/4",
+    )
+
+
+_MEDIA_WEIGHT = 6000
+
+
+def _weigh(content: Sequence[SamplingMessageContentBlock]) -> int:
+    weight = 0
+    for block in content:
+        if block.type == "text":
+            weight += len(block.text)
+        elif block.type == "tool_use":
+            weight += 40 + sum(len(v) if isinstance(v, str) else 8 for v in block.input.values())
+        elif block.type == "tool_result":
+            for part in block.content:
+                weight += len(part.text) if part.type == "text" else _MEDIA_WEIGHT
+        else:
+            weight += _MEDIA_WEIGHT
+    return weight

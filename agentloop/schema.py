@@ -1,0 +1,154 @@
+"""From a function's signature and docstring to a checked set of arguments and their schema."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from agentloop.errors import DefinitionError
+from agentloop.output import explain
+
+
+class ArgumentsInvalid(ValueError):
+    """Arguments do not fit; the message says which, what was expected and what came."""
+
+
+class Signature:
+    """The arguments that a function takes, as the model sees them and as they are checked."""
+
+    def __init__(self, fn: Callable[..., Any], *, label: str) -> None:
+        """Raises :class:`DefinitionError` where ``fn`` cannot be a tool. ``label`` names it."""
+        self.summary, described = read_docstring(inspect.getdoc(fn) or "")
+        fields: dict[str, Any] = {}
+        for parameter in _parameters(fn, label):
+            fields[parameter.name] = _field(parameter, described.get(parameter.name))
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+        try:
+            self._model = create_model(label, __config__=config, **fields)
+            schema = self._model.model_json_schema()
+        except (PydanticUserError, NameError) as error:
+            raise DefinitionError(f"tool {label!r}: no JSON schema: {error}") from error
+        self.schema: dict[str, Any] = _untitled(schema)
+        self._names = tuple(fields)
+
+    def check(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """``arguments`` as the function takes them. Raises :class:`ArgumentsInvalid`."""
+        try:
+            checked: BaseModel = self._model.model_validate(arguments)
+        except ValidationError as error:
+            takes = ", ".join(self._names) or "no arguments"
+            raise ArgumentsInvalid(
+                f"{explain(error, arguments)}. The tool takes: {takes}."
+            ) from error
+        values = checked.__dict__
+        return {name: values[name] for name in self._names}
+
+
+def _parameters(fn: Callable[..., Any], label: str) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(fn, eval_str=True)
+    except (NameError, TypeError, ValueError) as error:
+        raise DefinitionError(f"tool {label!r}: its signature cannot be read: {error}") from error
+    parameters = list(signature.parameters.values())
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise DefinitionError(f"tool {label!r}: *{parameter.name} has no schema; name it")
+        if parameter.kind is parameter.POSITIONAL_ONLY or parameter.name.startswith("_"):
+            raise DefinitionError(
+                f"tool {label!r}: parameter {parameter.name!r} cannot be given by name"
+            )
+    return parameters
+
+
+def _field(parameter: inspect.Parameter, description: str | None) -> Any:
+    empty = parameter.annotation is inspect.Parameter.empty
+    annotation: Any = Any if empty else parameter.annotation
+    default: Any = (
+        PydanticUndefined if parameter.default is inspect.Parameter.empty else parameter.default
+    )
+    if isinstance(default, FieldInfo):
+        return (annotation, default)
+    if description and not _is_described(annotation):
+        annotation = Annotated[annotation, Field(description=description)]
+    return (annotation, Field(default=default))
+
+
+def _is_described(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is Annotated and any(
+        isinstance(item, FieldInfo) and item.description for item in typing.get_args(annotation)[1:]
+    )
+
+
+def _untitled(schema: Any) -> Any:
+    """``schema`` without pydantic's titles, which repeat the names and cost tokens."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in typing.cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    items = typing.cast("dict[str, Any]", schema)
+    return {
+        key: (
+            {name: _untitled(value) for name, value in items[key].items()}
+            if key in ("properties", "$defs")
+            else _untitled(items[key])
+        )
+        for key in items
+        if not (key == "title" and isinstance(items[key], str))
+    }
+
+
+_SECTION = re.compile(
+    r"^(args|arguments|parameters|params|returns|return|raises|yields|yield|"
+    r"examples?|notes?|warns|see also|references)\s*:?\s*$",
+    re.IGNORECASE,
+)
+_ARGUMENTS = re.compile(r"^(args|arguments|parameters|params)\s*:?\s*$", re.IGNORECASE)
+_GOOGLE = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s+(.*)$")
+_NUMPY = re.compile(r"^(\w+)(?:\s*:\s*\S.*)?$")
+_SPHINX = re.compile(r"^:param\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
+_FIELD = re.compile(r"^:\w+.*:")
+
+
+def read_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """What a docstring says of the whole and of each parameter (Google, NumPy or Sphinx style)."""
+    summary: list[str] = []
+    described: dict[str, list[str]] = {}
+    section = "summary"
+    current: list[str] | None = None
+    for line in doc.splitlines():
+        text, indented = line.strip(), line.startswith((" ", "\t"))
+        if set(text) == {"-"} and len(text) > 2:
+            continue
+        if sphinx := _SPHINX.match(text):
+            section, current = "sphinx", [sphinx[2]]
+            described[sphinx[1]] = current
+        elif _FIELD.match(text) and section in ("summary", "sphinx"):
+            section, current = "sphinx", None
+        elif _SECTION.match(text) and not indented:
+            section, current = ("arguments" if _ARGUMENTS.match(text) else "other"), None
+        elif section == "arguments" and (found := _entry(text, indented, current)):
+            current = [found[1]] if found[1] else []
+            described[found[0]] = current
+        elif section == "summary":
+            summary.append(text)
+        elif current is not None and text:
+            current.append(text)
+    paragraphs = "\n".join(summary).strip()
+    return paragraphs, {name: " ".join(lines) for name, lines in described.items() if lines}
+
+
+def _entry(text: str, indented: bool, current: list[str] | None) -> tuple[str, str] | None:
+    """The parameter that a line of an arguments section begins, if it begins one."""
+    if indented:
+        found = _GOOGLE.match(text)
+        return (found[1], found[2]) if found else None
+    found = _NUMPY.match(text)
+    return (found[1], "") if found and text else None

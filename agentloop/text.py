@@ -1,0 +1,71 @@
+"""Text that is safe to put on a wire, and bounded."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+MAX_DEPTH = 64
+"""How deep JSON from a model or a tool may nest."""
+
+
+def clean(text: str) -> str:
+    """``text`` without lone surrogates and NULs, which JSON writers and databases refuse.
+
+    A lone surrogate in a tool result ends an SDK 2.3 stdio server, so text is cleaned before it
+    comes near the wire.
+    """
+    if text.isascii():
+        return text.replace("\0", "\ufffd") if "\0" in text else text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether ``value``, made of dicts and lists, nests deeper than ``depth``."""
+    level: list[Any] = [value]
+    for _ in range(depth):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(v for v in cast("dict[str, Any]", item).values() if _holds(v))
+            elif isinstance(item, list):
+                below.extend(v for v in cast("list[Any]", item) if _holds(v))
+        if not below:
+            return False
+        level = below
+    return True
+
+
+def clean_json(value: Any) -> Any:
+    """``value``, made of dicts, lists and scalars, with every string cleaned."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(k): clean_json(v) for k, v in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [clean_json(v) for v in cast("list[Any]", value)]
+    return value
+
+
+def cut(text: str, limit: int) -> str:
+    """``text`` itself if it takes at most ``limit`` bytes in UTF-8, else its head and its tail.
+
+    Between the two stands a notice that says how much was left out.
+    """
+    if len(text) * 4 <= limit:
+        return text
+    data = text.encode(errors="replace")
+    if len(data) <= limit:
+        return text
+    notice = f"\n[... {len(data) - limit} of {len(data)} bytes left out ...]\n"
+    room = max(limit - len(notice), 0)
+    head = data[: room * 2 // 3].decode(errors="ignore")
+    tail = data[len(data) - room // 3 :].decode(errors="ignore") if room >= 3 else ""
+    return head + notice + tail
+
+
+def _holds(value: Any) -> bool:
+    return bool(cast("object", value)) and isinstance(value, dict | list)

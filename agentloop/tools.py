@@ -1,0 +1,158 @@
+"""Tools: what a model may call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, overload
+
+import mcp_types
+
+from agentloop.errors import DefinitionError
+from agentloop.output import ANSWER_TOOL
+from agentloop.results import DEFAULT_MAX_BYTES
+from agentloop.schema import Signature
+
+DEFAULT_TIMEOUT = 60.0
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tool:
+    """Something that a model may call: a function, and how it is to be called.
+
+    Make one with :func:`tool`, with ``Agent(tools=[fn])``, with ``agent.as_tool()``, or from an
+    MCP server with ``agentloop.mcp.tools_from``.
+    """
+
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    fn: Callable[..., Any]
+    check: Callable[[dict[str, Any]], dict[str, Any]] = field(repr=False)
+    """Turns the model's arguments into keyword arguments, or raises ``ArgumentsInvalid``."""
+    exclusive: bool = False
+    """Runs alone, after the other calls of its turn; nobody waits for it."""
+    poll: bool = False
+    """May be called again and again with the same result without counting as stuck."""
+    timeout: float | None = DEFAULT_TIMEOUT
+    """Seconds that one call may take."""
+    max_bytes: int = DEFAULT_MAX_BYTES
+    """Text of one result; the head and the tail of a longer one are kept."""
+    reveal_errors: bool = False
+    """Show the model the message of any exception, not only of ``ToolError``."""
+    title: str | None = None
+    is_async: bool = True
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise DefinitionError(
+                f"tool name {self.name!r}: 1 to 128 of the characters A-Z a-z 0-9 _ . - (SEP-986)"
+            )
+        if self.timeout is not None and not self.timeout > 0:
+            raise DefinitionError(f"tool {self.name!r}: timeout is a number above 0, or None")
+        if self.max_bytes < 256:
+            raise DefinitionError(f"tool {self.name!r}: max_bytes is at least 256")
+        if self.input_schema.get("type") != "object":
+            raise DefinitionError(f"tool {self.name!r}: its input schema is not of type object")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as if it were no tool."""
+        return self.fn(*args, **kwargs)
+
+    def offer(self) -> mcp_types.Tool:
+        """The tool as a model is offered it."""
+        return mcp_types.Tool(
+            name=self.name,
+            title=self.title,
+            description=self.description or None,
+            input_schema=self.input_schema,
+        )
+
+
+@overload
+def tool(fn: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    title: str | None = None,
+    exclusive: bool = False,
+    poll: bool = False,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    reveal_errors: bool = False,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    **options: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a function, sync or async; with or without options.
+
+    The schema comes from the signature, descriptions from the docstring. Raises
+    :class:`DefinitionError` where the function cannot be a tool.
+    """
+
+    def make(fn: Callable[..., Any]) -> Tool:
+        label = name or getattr(fn, "__name__", type(fn).__name__)
+        if label == "<lambda>":
+            raise DefinitionError("a lambda has no name for the model: use tool(name=...)")
+        signature = Signature(fn, label=label)
+        return Tool(
+            name=label,
+            description=signature.summary if description is None else description,
+            input_schema=signature.schema,
+            fn=fn,
+            check=signature.check,
+            is_async=is_async(fn),
+            **options,
+        )
+
+    return make if fn is None else make(fn)
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether calling ``fn`` gives something to await."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(fn, "__call__", None)  # noqa: B004
+    )
+
+
+class Toolbox(Mapping[str, Tool]):
+    """The tools of an agent, by name, in their order."""
+
+    def __init__(self, tools: Iterable[Tool | Callable[..., Any]]) -> None:
+        """Raises :class:`DefinitionError` for two tools of one name, or a reserved one."""
+        self._tools: dict[str, Tool] = {}
+        for item in tools:
+            made = item if isinstance(item, Tool) else tool(item)
+            if made.name in self._tools:
+                raise DefinitionError(f"two tools are called {made.name!r}")
+            if made.name == ANSWER_TOOL:
+                raise DefinitionError(f"{ANSWER_TOOL!r} is the tool that carries typed answers")
+            self._tools[made.name] = made
+
+    def nearest(self, name: str) -> list[str]:
+        """Up to five names that ``name`` may have meant, the likeliest first."""
+        return get_close_matches(name, self._tools, n=5, cutoff=0.3) or list(self._tools)[:5]
+
+    def __getitem__(self, name: str) -> Tool:
+        return self._tools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
+    def __len__(self) -> int:
+        return len(self._tools)

@@ -1,0 +1,83 @@
+"""The messages of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from mcp_types import SamplingMessage
+from pydantic import TypeAdapter
+
+_MESSAGES: TypeAdapter[list[SamplingMessage]] = TypeAdapter(list[SamplingMessage])
+
+
+class Transcript(Sequence[SamplingMessage]):
+    """An immutable sequence of messages whose ``append`` is O(1).
+
+    Transcripts that grow from each other share one list, each looking at its own length of it; a
+    second append to the same transcript copies. So keeping every earlier state of a run costs
+    nothing, and a step's cost does not grow with the history.
+    """
+
+    __slots__ = ("_items", "_length")
+
+    def __init__(self, messages: Iterable[SamplingMessage] = ()) -> None:
+        self._items = list(messages)
+        self._length = len(self._items)
+
+    def append(self, message: SamplingMessage) -> Transcript:
+        """This transcript and ``message`` after it."""
+        if len(self._items) != self._length:
+            return Transcript([*self, message])
+        self._items.append(message)
+        grown = Transcript.__new__(Transcript)
+        grown._items = self._items
+        grown._length = self._length + 1
+        return grown
+
+    def replace_last(self, message: SamplingMessage) -> Transcript:
+        """This transcript with ``message`` in the place of its last one."""
+        return Transcript([*self._items[: self._length - 1], message])
+
+    def to_list(self) -> list[SamplingMessage]:
+        """A new list of the messages, as a sampling request wants it."""
+        return self._items[: self._length]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The messages in the protocol's own JSON."""
+        return [m.model_dump(mode="json", by_alias=True, exclude_none=True) for m in self]
+
+    @classmethod
+    def from_json(cls, data: object) -> Transcript:
+        """Read what :meth:`to_json` wrote. Raises ``pydantic.ValidationError``."""
+        return cls(_MESSAGES.validate_python(data, by_name=False, by_alias=True))
+
+    @overload
+    def __getitem__(self, index: int) -> SamplingMessage: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SamplingMessage]: ...
+    def __getitem__(self, index: int | slice) -> SamplingMessage | list[SamplingMessage]:
+        if isinstance(index, slice):
+            return self._items[: self._length][index]
+        if not -self._length <= index < self._length:
+            raise IndexError(f"message {index} of {self._length}")
+        return self._items[index if index >= 0 else self._length + index]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[SamplingMessage]:
+        for index in range(self._length):
+            yield self._items[index]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Transcript):
+            return NotImplemented
+        return self._length == other._length and all(
+            a is b or a == b for a, b in zip(self, other, strict=True)
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        return f"Transcript({self._length} messages)"

@@ -1,0 +1,105 @@
+"""What a run may spend (:class:`Limits`) and what it spent (:class:`Usage`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from agentloop.errors import DefinitionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one run may spend. ``None`` lifts a limit.
+
+    Before a limit strikes, the model is told, and the last ask that still fits asks for an answer
+    without tools. No limit is overrun by more than what was in flight when it struck.
+    """
+
+    steps: int | None = 20
+    """Asks to the model."""
+    tool_calls: int | None = 200
+    """Tool calls that are started."""
+    tokens: int | None = None
+    """Input and output tokens, as reported, else estimated."""
+    seconds: float | None = 600.0
+    """Time that the run itself takes; over rounds, without the client's time between two rounds."""
+    rounds: int | None = 10
+    """Rounds of one served call (SEP-2322). Clients give up after 10 by default."""
+    errors: int | None = 5
+    """Steps in a row in which every tool call failed."""
+    parallel: int = 16
+    """How many tool calls may run at the same time."""
+    calls_per_reply: int = 64
+    """Tool calls taken from one reply; the others are answered as refused."""
+    ask_seconds: float | None = 120.0
+    """Time for one ask."""
+    output_retries: int = 2
+    """How often a structured answer that does not fit goes back to the model."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name in ("tool_calls", "output_retries") else 1
+            if field.name in ("seconds", "ask_seconds"):
+                ok = value is None or (isinstance(value, int | float) and value > 0)
+                wanted = "a number of seconds above 0, or None"
+            else:
+                optional = "None" in str(field.type)
+                ok = (optional and value is None) or (type(value) is int and value >= least)
+                wanted = f"a whole number of at least {least}" + (", or None" if optional else "")
+            if not ok:
+                raise DefinitionError(f"Limits({field.name}={value!r}): {field.name} is {wanted}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens, as the provider reported them or, where it did not, as estimated.
+
+    ``input_tokens`` counts everything that was read, cached or not; the two cache figures are the
+    parts of it that were read from and written to the provider's prompt cache.
+    """
+
+    asks: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated: str | None = None
+    """How the figures, or some of them, were estimated: an encoding's name or ``bytes/4``."""
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            asks=self.asks + other.asks,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures that are not zero, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name))}
+
+    @classmethod
+    def from_json(cls, data: object) -> Usage:
+        """Read what :meth:`to_json` wrote; what is no sensible figure counts as 0.
+
+        Usage arrives from outside (a client writes it into ``_meta``), so nothing here is trusted.
+        """
+        if not isinstance(data, dict):
+            return cls()
+        given = cast("dict[str, object]", data)
+        known: dict[str, Any] = {}
+        for field in fields(cls):
+            value = given.get(field.name)
+            if field.name == "estimated":
+                known["estimated"] = value[:64] if isinstance(value, str) else None
+            elif type(value) is int and 0 <= value < 2**53:
+                known[field.name] = value
+        return cls(**known)

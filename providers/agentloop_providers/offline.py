@@ -1,0 +1,5 @@
+"""A stand-in for a model, for when there is none."""
+
+
+class OfflineProvider:
+    pass
