@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError, RunStopped, ToolError
+from agentloop.errors import DefinitionError, RunStopped, StateError, ToolError
 from agentloop.events import RunEnded, RunStarted, Sink, tell
 from agentloop.loop import Driver
 from agentloop.output import Output
@@ -44,7 +44,7 @@ class RunResult(Generic[OutputT]):
         if output is None:
             return cast("OutputT", self.text)
         if self.run.answer is None:
-            raise RunStopped(f"{self._story()}: there is no {_name_of(output.type)}", self)
+            raise RunStopped(f"{self.story()}: there is no {_name_of(output.type)}", self)
         return output.revive(self.run.answer[0])
 
     @property
@@ -81,7 +81,7 @@ class RunResult(Generic[OutputT]):
     def raise_for_stop(self) -> RunResult[OutputT]:
         """This result, if the run is done. Raises :class:`RunStopped` for any other stop."""
         if self.stop is not Stop.DONE:
-            raise RunStopped(self._story(), self)
+            raise RunStopped(self.story(), self)
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -102,14 +102,15 @@ class RunResult(Generic[OutputT]):
             "messages": run.messages.to_json(),
         }
 
-    def _story(self) -> str:
+    def story(self) -> str:
+        """How the run went, in one line."""
         run = self.run
         after = f"after {run.steps} steps and {run.tool_calls} tool calls"
         error = f" ({run.error})" if run.error else ""
         return f"agent {run.definition.name!r} stopped with {str(run.stop)!r} {after}{error}"
 
     def __repr__(self) -> str:
-        return f"RunResult({self._story()})"
+        return f"RunResult({self.story()})"
 
 
 class Agent(Generic[OutputT]):
@@ -214,11 +215,12 @@ class Agent(Generic[OutputT]):
             if place.nesting > MAX_NESTING:
                 raise ToolError(f"Not run: more than {MAX_NESTING} agents inside one another.")
             answers = host.provider(definition, self.provider)
-            run = host.load(place.key, definition, prompt)
-            resumed = run is not None
-            if run is None:
-                run = start(definition, prompt, id=secrets.token_hex(8), history=history)
-            run = await self._drive(run, answers, place, resumed=resumed)
+            run = start(definition, prompt, id=secrets.token_hex(8), history=history)
+            if (kept := host.load(place.key, definition)) is not None:
+                _check_same(run, kept, place)
+                run = kept
+            if run.stop is None:
+                run = await self._drive(run, answers, place, resumed=kept is not None)
             assert place.parent is not None
             place.parent.spend(run.usage)
             return RunResult(run)
@@ -239,7 +241,7 @@ class Agent(Generic[OutputT]):
         keep(run)
         driver = Driver(provider, self._toolbox, place, sink, keep)
         try:
-            run = await driver.drive(run)
+            run = await driver.drive(run, resumed=resumed)
         except BaseException:
             if not place.host.suspends:
                 tell(sink, RunEnded(stop(latest, Stop.CANCELLED), place.key))
@@ -268,7 +270,7 @@ class Agent(Generic[OutputT]):
             answer = result.to_json()["output"]
             text = answer if isinstance(answer, str) else _write(answer)
             if result.stop is not Stop.DONE:
-                text = f"[{result._story()}]\n{text if answer is not None else result.text}"
+                text = f"[{result.story()}]\n{text if answer is not None else result.text}"
             failed = answer is None or result.stop in (Stop.FAILED, Stop.DENIED)
             return CallToolResult(content=[TextContent(text=text)], is_error=failed)
 
@@ -293,6 +295,17 @@ def _enter(provider: Provider | None, sink: Sink | None) -> Place:
     if provider is None and sink is None:
         return here.below(nesting=1)
     return here.below(host=_Overriding(here.host, provider, sink), nesting=1)
+
+
+def _check_same(asked: Run, kept: Run, place: Place) -> None:
+    """Raises :class:`StateError` where ``kept`` was asked something else than ``asked`` is."""
+    beginning = kept.messages[: len(asked.messages)]
+    if any(a.content != b.content for a, b in zip(asked.messages, beginning, strict=True)):
+        raise StateError(
+            f"run {place.key} of agent {asked.definition.name!r} was asked something else when it "
+            "was suspended: the code has changed, or what it does between runs is not the same "
+            "each time (use once() for it); start the call again"
+        )
 
 
 class _Overriding(Host):

@@ -31,35 +31,40 @@ class Driver:
     keep: Callable[[Run], None]
     """Told of the run after every change, also when it is cancelled."""
 
-    async def drive(self, run: Run) -> Run:
-        """Drive ``run`` until it has a stop. Raises nothing but cancellation."""
+    async def drive(self, run: Run, *, resumed: bool = False) -> Run:
+        """Drive ``run`` until it has a stop. Raises nothing but cancellation.
+
+        ``resumed`` says that what it waits for was begun before it was suspended.
+        """
         while (wanted := pending(run := self._in_bounds(run))) is not None:
             if isinstance(wanted, Ask):
+                if not resumed:
+                    tell(self.sink, AskStarted(run, self.place.key))
                 run = await self._ask(run, wanted.request)
             else:
                 run = await self._call(run, wanted.calls)
             self.keep(run)
+            resumed = False
         return run
 
     def _in_bounds(self, run: Run) -> Run:
         """The run as it may go on: the caller may grant only so many more asks."""
-        room = self.place.host.room(self.place.key)
-        if room is None or run.messages[-1].role == "assistant" or run.stop is not None:
+        if run.stop is not None or run.messages[-1].role == "assistant":
             return run
-        if room > 1:
+        room = self.place.host.room(self.place.key, run)
+        if room is None or room > 1:
             return run
         run = close(run, Stop.ROUNDS) if room == 1 else stop(run, Stop.ROUNDS)
         self.keep(run)
         return run
 
     async def _ask(self, run: Run, request: CreateMessageRequestParams) -> Run:
-        limits, waits = run.definition.limits, not self.place.host.suspends
+        limits = run.definition.limits
         left = None if limits.seconds is None else limits.seconds - run.seconds
-        patience = _least(left, limits.ask_seconds) if waits else math.inf
-        tell(self.sink, AskStarted(run, self.place.key))
+        patience = _least(left, limits.ask_seconds)
         began = time.monotonic()
         try:
-            with anyio.move_on_after(patience):
+            with anyio.move_on_after(patience) as self.place.patience:
                 reply = await self.provider.sample(request)
                 seconds = time.monotonic() - began
                 run = sampled(run, reply, seconds=seconds)

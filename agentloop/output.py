@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from mcp_types import Tool
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -83,10 +83,13 @@ class Output:
                 data: Any = json.loads(candidate)
             except (ValueError, RecursionError):
                 continue
-            bare = not isinstance(data, dict) or "result" not in data
+            bare = not (isinstance(data, dict) and "result" in data)
             try:
-                return self.check({"result": data} if self._wrapped and bare else data)
-            except (OutputInvalid, TypeError):
+                if self._wrapped and bare:
+                    return self.check({"result": data})
+                if isinstance(data, dict):
+                    return self.check(cast("dict[str, Any]", data))
+            except OutputInvalid:
                 continue
         raise OutputInvalid(f"no answer was given: call {ANSWER_TOOL}")
 

@@ -7,14 +7,17 @@ branch of it ends in a run that is parked, waiting for the model.
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar
 from typing import Any
+
+import anyio
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError
 from agentloop.events import Sink
 from agentloop.provider import Provider
-from agentloop.run import Prompt, Run
+from agentloop.run import Run
 from agentloop.usage import Usage
 
 MAX_NESTING = 4
@@ -47,8 +50,9 @@ class Host:
             )
         return provider
 
-    def load(self, key: str, definition: Definition, prompt: Prompt) -> Run | None:
-        """The run that was kept at ``key``, if there is one."""
+    def load(self, key: str, definition: Definition) -> Run | None:
+        """The run that was kept at ``key``, if there is one. Raises :class:`StateError` where it
+        is not one of ``definition``."""
 
     def keep(self, key: str, run: Run) -> None:
         """Remember the run at ``key`` as it is now."""
@@ -59,9 +63,9 @@ class Host:
     def keep_value(self, key: str, value: Any) -> None:
         """Remember a JSON value at ``key``."""
 
-    def room(self, key: str) -> int | None:
-        """How many asks the caller still grants, counting the one that the run at ``key`` is about
-        to send; None where nobody counts."""
+    def room(self, key: str, run: Run) -> int | None:
+        """How many asks the caller still grants ``run``, which is at ``key``, counting the one
+        that it is about to send; None where nobody counts."""
 
     def stalled(self) -> None:
         """Called when every branch of the function ends in a parked run."""
@@ -79,6 +83,7 @@ class Place:
         "key",
         "nesting",
         "parent",
+        "patience",
         "spent",
     )
 
@@ -89,6 +94,8 @@ class Place:
         self.nesting = nesting
         self.spent: Usage | None = None
         """What the runs below used, for the run above to count as its own."""
+        self.patience: anyio.CancelScope | None = None
+        """Bounds the ask that the run here waits for."""
         self._born = 0
         self._live = 0
         self._blocked = 0
@@ -126,6 +133,8 @@ class Place:
         """This place waits for an answer that will not come before the function is left."""
         before = self.blocked
         self._parked = True
+        if self.patience is not None:
+            self.patience.deadline = math.inf
         self._changed(before)
 
     def _change(self, *, live: int, blocked: int = 0) -> None:

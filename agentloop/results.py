@@ -89,10 +89,12 @@ def _structured(value: CallToolResult, max_bytes: int) -> dict[str, Any] | None:
 
 
 def _same(text: str, data: Any) -> bool:
+    """Whether ``data`` says no more than ``text``; hosts wrap plain values as ``result``."""
     try:
-        return json.loads(text) == data or data == {"result": text}
+        said = json.loads(text)
     except (ValueError, RecursionError):
-        return data == {"result": text}
+        said = text
+    return data in (said, {"result": said}, {"result": text})
 
 
 def _bounded(content: list[ContentBlock], max_bytes: int) -> list[ContentBlock]:

@@ -1,0 +1,25 @@
+"""Agents inside MCP servers: whichever way the caller lets itself be asked."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentloop.mcp.mounted import mount
+    from agentloop.mcp.reentry import resumable
+    from agentloop.mcp.remote import tools_from
+
+__all__ = ["mount", "resumable", "tools_from"]
+
+_HOME = {
+    "mount": "agentloop.mcp.mounted",
+    "resumable": "agentloop.mcp.reentry",
+    "tools_from": "agentloop.mcp.remote",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'agentloop.mcp' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,78 @@
+"""An agent as an MCP tool, in one line, in each of the three hosts."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.server.mcpserver import Context, MCPServer
+
+from agentloop.agent import Agent
+from agentloop.errors import DefinitionError
+from agentloop.events import Sink
+from agentloop.mcp.lowlevel import add_tool
+from agentloop.mcp.reentry import resumable
+from agentloop.mcp.result import to_tool_result
+from agentloop.provider import Provider
+
+
+def mount(
+    server: Any,
+    agent: Agent[Any],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    provider: Provider | None = None,
+    on_event: Sink | None = None,
+) -> None:
+    """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
+
+    ``server`` is an ``MCPServer``, a low-level ``Server`` or a ``FastMCP``. The tool's output
+    schema and structured content follow the agent's output type. ``provider`` answers for clients
+    that cannot be asked. Raises :class:`DefinitionError` for any other server.
+    """
+    name = name or agent.name
+    description = description or agent.description
+    options: Any = {"provider": provider, "on_event": on_event}
+    if isinstance(server, MCPServer):
+
+        @resumable(**options)
+        async def call(prompt: str, ctx: Context[Any, Any]) -> Any:
+            return to_tool_result(await agent.run(prompt))
+
+        call.__annotations__["return"] = _output_type(agent)
+        server.add_tool(call, name=name, description=description, structured_output=True)
+    elif isinstance(server, Server):
+        low_level: Server[Any] = server
+        add_tool(low_level, agent, name=name, description=description, **options)
+    elif (fastmcp := sys.modules.get("fastmcp")) and isinstance(server, fastmcp.FastMCP):
+        _mount_fastmcp(server, agent, name, description, options)
+    else:
+        raise DefinitionError(
+            f"mount() takes an MCPServer, a low-level Server or a FastMCP, not {server!r}"
+        )
+
+
+def _output_type(agent: Agent[Any]) -> Any:
+    output = agent.definition.output
+    return str if output is None else output.type
+
+
+def _mount_fastmcp(
+    server: Any, agent: Agent[Any], name: str, description: str, options: Any
+) -> None:
+    from fastmcp.tools.base import ToolResult
+
+    @resumable(**options)
+    async def call(prompt: str) -> Any:
+        made = to_tool_result(await agent.run(prompt))
+        return ToolResult(
+            content=made.content,
+            structured_content=None if made.is_error else made.structured_content,
+            meta=made.meta,
+            is_error=made.is_error,
+        )
+
+    call.__annotations__["return"] = _output_type(agent)
+    server.tool(call, name=name, description=description)

@@ -1,0 +1,86 @@
+"""Progress notifications: one for each ask and each tool call, while the call is served."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import anyio
+from mcp.server.session import ServerSession
+
+from agentloop.events import AskEnded, Event, Sink, ToolEnded
+
+BURST = 20
+"""Notifications that may leave at once; after that, ten a second, and the latest one wins."""
+_PER_SECOND = 10.0
+
+
+class Progress:
+    """An event sink that reports progress while it is entered, and passes events on.
+
+    Progress counts asks and tool calls that ended, so it only ever rises; none is sent once the
+    sink is left (SHOULD of the progress utility).
+    """
+
+    def __init__(self, session: ServerSession, sink: Sink | None) -> None:
+        self._session = session
+        self._sink = sink
+        self._count = 0
+        self._unsent: list[tuple[int, str]] = []
+        self._news = anyio.Event()
+        self._tokens = float(BURST)
+        self._filled = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, AskEnded):
+            self._note(f"{event.run.definition.name}: step {event.run.steps}")
+        elif isinstance(event, ToolEnded):
+            how = " failed" if event.result.is_error else ""
+            self._note(f"{event.run.definition.name}: {event.call.name}{how}")
+        if self._sink is not None:
+            self._sink(event)
+
+    async def __aenter__(self) -> Progress:
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._send)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        if error is None:
+            await self._send_news()
+        self._group.cancel_scope.cancel()
+        return await self._group.__aexit__(kind, error, trace)
+
+    def _note(self, text: str) -> None:
+        self._count += 1
+        self._unsent.append((self._count, text))
+        self._news.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._news.wait()
+            await self._send_news()
+            if self._tokens < 1:
+                await anyio.sleep(1 / _PER_SECOND)
+
+    async def _send_news(self) -> None:
+        self._news = anyio.Event()
+        notes, self._unsent = self._unsent, []
+        for number, (count, text) in enumerate(notes):
+            if self._may_send() or number == len(notes) - 1:
+                await self._session.report_progress(count, None, text)
+
+    def _may_send(self) -> bool:
+        now = time.monotonic()
+        self._tokens = min(BURST, self._tokens + (now - self._filled) * _PER_SECOND)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

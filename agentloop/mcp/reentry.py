@@ -1,0 +1,139 @@
+"""An ordinary tool function, in which agents run wherever the model is."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
+
+from agentloop.errors import CapabilityError, DefinitionError, StateError
+from agentloop.events import Sink
+from agentloop.mcp.progress import Progress
+from agentloop.mcp.push import PushProvider
+from agentloop.mcp.request import REQUEST, Request, is_context, request_in
+from agentloop.mcp.rounds import RoundsHost
+from agentloop.mcp.served import ServedHost, capability_refusal
+from agentloop.place import HERE, Place
+from agentloop.provider import Provider
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@overload
+def resumable(function: Callable[P, Awaitable[T]], /) -> Callable[P, Awaitable[T]]: ...
+@overload
+def resumable(
+    *, provider: Provider | None = None, on_event: Sink | None = None
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
+def resumable(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    provider: Provider | None = None,
+    on_event: Sink | None = None,
+) -> Callable[..., Any]:
+    """Let agents inside an async tool function ask the client of the call.
+
+    Put it under the host's own decorator::
+
+        @server.tool()
+        @resumable
+        async def report(topic: str, ctx: Context) -> Report: ...
+
+    The function must take its host's context (with FastMCP it need not), or be a low-level
+    ``tools/call`` handler. Over rounds it is entered again from its first line at each round: what
+    happens in it outside of agents happens again, unless it is wrapped in :func:`agentloop.once`.
+
+    ``provider`` answers for clients that cannot be asked; ``on_event`` listens to all runs.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        _check(function)
+
+        @functools.wraps(function)
+        async def served(*args: Any, **kwargs: Any) -> Any:
+            request = request_in(args, kwargs)
+            if request is None:
+                raise DefinitionError(
+                    f"{function.__name__} was not called by an MCP host, or takes no context"
+                )
+            return await serve(
+                request,
+                functools.partial(function, *args, **kwargs),
+                provider=provider,
+                on_event=on_event,
+            )
+
+        return served
+
+    return wrap if function is None else wrap(function)
+
+
+async def serve(
+    request: Request,
+    function: Callable[[], Awaitable[Any]],
+    *,
+    provider: Provider | None,
+    on_event: Sink | None,
+) -> Any:
+    """Run ``function`` as the handler of ``request``: what it gives, or an InputRequiredResult.
+
+    Raises ``MCPError`` where the client lacks a capability or brings a state that does not fit,
+    and whatever ``function`` raises.
+    """
+    progress = Progress(request.session, on_event)
+    token = REQUEST.set(request)
+    raised: Exception | None = None
+    try:
+        async with progress:
+            try:
+                return await _enter(request, function, provider, progress)
+            except Exception as error:  # noqa: BLE001  a task group would wrap it
+                raised = error
+    finally:
+        REQUEST.reset(token)
+    assert raised is not None
+    if isinstance(raised, CapabilityError):
+        raise capability_refusal(raised) from raised
+    if isinstance(raised, StateError):
+        data = {"reason": "state_mismatch"}
+        raise MCPError(code=INVALID_PARAMS, message=str(raised), data=data) from raised
+    raise raised
+
+
+async def _enter(
+    request: Request,
+    function: Callable[[], Awaitable[Any]],
+    provider: Provider | None,
+    sink: Sink,
+) -> Any:
+    if request.in_rounds:
+        return await RoundsHost(request, fallback=provider, sink=sink).run(function)
+    host = ServedHost(request, PushProvider(request), fallback=provider, sink=sink)
+    token = HERE.set(Place("", None, host))
+    try:
+        return await function()
+    finally:
+        HERE.reset(token)
+
+
+def _check(function: Callable[..., Any]) -> None:
+    if not inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"@resumable is for async functions; {function!r} is not one")
+    if "fastmcp" in sys.modules:
+        return  # it finds its context by itself
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError:
+        return
+    annotations = [p.annotation for p in signature.parameters.values()]
+    if not any(is_context(annotation) for annotation in annotations):
+        raise DefinitionError(
+            f"@resumable: {function.__name__} takes no context; give it one, e.g. ctx: Context"
+        )

@@ -1,0 +1,140 @@
+"""Tools that live in an MCP server: the same one, or another one behind a client."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import mcp_types
+from mcp import Client, ClientSession
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError as HostToolError
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, InputRequiredResult
+
+from agentloop.errors import DefinitionError, ToolError
+from agentloop.mcp.request import REQUEST
+from agentloop.tools import DEFAULT_TIMEOUT, Tool
+
+CallTool = Callable[[str, dict[str, Any]], Awaitable[Any]]
+
+
+async def tools_from(
+    source: Any,
+    *,
+    prefix: str = "",
+    only: set[str] | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  of each call, not of this one
+) -> list[Tool]:
+    """The tools of ``source``, for an agent to call.
+
+    ``source`` is the ``MCPServer`` or ``FastMCP`` that serves the agent itself, whose tools then
+    run in the request that is being served and as its caller; or a connected ``mcp.Client``,
+    ``ClientSession`` or ``fastmcp.Client``. ``prefix`` tells the tools of several servers apart;
+    ``only`` names the ones to take.
+
+    Schemas are passed on as they are and checked by the server that owns them. What a server says
+    about its tools in annotations is not relied upon. Raises :class:`DefinitionError` for a source
+    of another kind, and whatever listing the tools raises.
+    """
+    listed, call = await _open(source)
+    known = {tool.name for tool in listed}
+    if only is not None and (unknown := only - known):
+        raise DefinitionError(f"the source has no tools {sorted(unknown)}; it has {sorted(known)}")
+    return [
+        _tool(tool, call, prefix, timeout) for tool in listed if only is None or tool.name in only
+    ]
+
+
+def _tool(listed: mcp_types.Tool, call: CallTool, prefix: str, timeout: float | None) -> Tool:
+    async def run(arguments: dict[str, Any]) -> Any:
+        try:
+            result = await call(listed.name, arguments)
+        except MCPError as error:
+            raise ToolError(f"{error.message} (code {error.code})") from error
+        except HostToolError as error:
+            raise ToolError(str(error)) from error
+        if isinstance(result, InputRequiredResult):
+            raise ToolError("This tool asks its caller for input, which a loop cannot pass on.")
+        return result
+
+    return Tool(
+        name=f"{prefix}{listed.name}",
+        title=listed.title,
+        description=listed.description or "",
+        input_schema=listed.input_schema,
+        fn=run,
+        check=_as_one_argument,
+        timeout=timeout,
+    )
+
+
+def _as_one_argument(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"arguments": arguments}
+
+
+async def _open(source: Any) -> tuple[list[mcp_types.Tool], CallTool]:
+    if isinstance(source, MCPServer):
+        server: MCPServer[Any] = source
+        return await server.list_tools(), _caller_on(server)
+    if isinstance(source, Client | ClientSession):
+        return await _all_pages(source), source.call_tool
+    fastmcp = sys.modules.get("fastmcp")
+    if fastmcp is not None and isinstance(source, fastmcp.Client):
+        return list(await source.list_tools()), source.call_tool_mcp
+    if fastmcp is not None and isinstance(source, fastmcp.FastMCP):
+        listed = [tool.to_mcp_tool(name=tool.name) for tool in await source.list_tools()]
+        return listed, _caller_on_fastmcp(source)
+    raise DefinitionError(
+        "tools_from() takes an MCPServer, a FastMCP, or a connected mcp.Client, ClientSession or "
+        f"fastmcp.Client, not {source!r}"
+    )
+
+
+async def _all_pages(client: Client | ClientSession) -> list[mcp_types.Tool]:
+    tools: list[mcp_types.Tool] = []
+    cursor: str | None = None
+    while True:
+        if isinstance(client, Client):
+            page = await client.list_tools(cursor=cursor)
+        else:
+            params = mcp_types.PaginatedRequestParams(cursor=cursor) if cursor else None
+            page = await client.list_tools(params=params)
+        tools.extend(page.tools)
+        cursor = page.next_cursor
+        if not cursor:
+            return tools
+
+
+def _caller_on(server: MCPServer[Any]) -> CallTool:
+    """Calls the server's own tools inside the request that is being served.
+
+    The context is rebuilt without the answers and the state of this request: they belong to the
+    tool that the client called.
+    """
+
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        request = REQUEST.get()
+        outer: Any = None if request is None else request.context
+        if not isinstance(outer, Context):
+            return await server.call_tool(name, arguments)
+        within: Any = outer.request_context  # pyright: ignore[reportUnknownMemberType]
+        context = Context[Any, Any](request_context=within, mcp_server=server)
+        return await server.call_tool(name, arguments, context)
+
+    return call
+
+
+def _caller_on_fastmcp(server: Any) -> CallTool:
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        result = await server.call_tool(name, arguments)
+        if getattr(result, "input_required", None) is not None:
+            return result.input_required
+        return CallToolResult(
+            content=result.content,
+            structured_content=result.structured_content,
+            is_error=bool(result.is_error),
+        )
+
+    return call

@@ -1,0 +1,97 @@
+"""The MCP request that is being served, seen the same way in each of the three hosts."""
+
+from __future__ import annotations
+
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.mcpserver import Context
+from mcp.server.session import ServerSession
+from mcp_types import CallToolRequestParams, InputResponses
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One ``tools/call``, as far as an agent loop cares."""
+
+    context: Any
+    """The host's own context object."""
+    session: ServerSession
+    id: str
+    answers: InputResponses
+    """What the client answered to the asks of the round before (SEP-2322)."""
+    state: str | None
+    """The state that the client brought back; None in the first round."""
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether asks travel in results, for want of a way to send requests to the client."""
+        return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+
+REQUEST: ContextVar[Request | None] = ContextVar("agentloop_request", default=None)
+"""The request that is being served."""
+
+
+def request_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request | None:
+    """The request behind the arguments that a host gave to a handler or a tool function."""
+    values = [*args, *kwargs.values()]
+    for value in values:
+        if isinstance(value, ServerRequestContext):
+            return _of_low_level(value, values)  # pyright: ignore[reportUnknownArgumentType]
+        if isinstance(value, Context) or _is_fastmcp(value):
+            return _of_context(value)  # pyright: ignore[reportUnknownArgumentType]
+    return _current_fastmcp()
+
+
+def is_context(annotation: Any) -> bool:
+    """Whether a parameter annotated so receives a host's context."""
+    origin = getattr(annotation, "__origin__", annotation)
+    kinds = [Context, ServerRequestContext]
+    if fastmcp := sys.modules.get("fastmcp.server.context"):
+        kinds.append(fastmcp.Context)
+    return isinstance(origin, type) and issubclass(origin, tuple(kinds))
+
+
+def _of_low_level(context: ServerRequestContext[Any, Any], values: list[Any]) -> Request | None:
+    params = next((v for v in values if isinstance(v, CallToolRequestParams)), None)
+    if params is None:
+        return None
+    return Request(
+        context,
+        context.session,
+        str(context.request_id),
+        params.input_responses or {},
+        params.request_state,
+    )
+
+
+def _of_context(context: Any) -> Request:
+    """From MCPServer's context or FastMCP's: they have the same names for what is needed."""
+    return Request(
+        context,
+        context.session,
+        context.request_id,
+        context.input_responses or {},
+        context.request_state,
+    )
+
+
+def _is_fastmcp(value: Any) -> bool:
+    module = sys.modules.get("fastmcp.server.context")
+    return module is not None and isinstance(value, module.Context)
+
+
+def _current_fastmcp() -> Request | None:
+    """FastMCP knows the current context by itself, so a tool need not take it."""
+    module = sys.modules.get("fastmcp.server.dependencies")
+    if module is None:
+        return None
+    try:
+        return _of_context(module.get_context())
+    except RuntimeError:
+        return None
