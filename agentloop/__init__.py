@@ -10,6 +10,7 @@ from agentloop._version import __version__
 if TYPE_CHECKING:
     from agentloop.agent import Agent, RunResult, gather, once
     from agentloop.errors import AgentLoopError, ToolError
+    from agentloop.place import idempotency_key
     from agentloop.provider import Provider
     from agentloop.run import Run, Stop
     from agentloop.tools import Tool, tool
@@ -28,6 +29,7 @@ __all__ = [
     "Usage",
     "__version__",
     "gather",
+    "idempotency_key",
     "once",
     "tool",
 ]
@@ -45,6 +47,7 @@ _HOME = {
     "ToolError": "agentloop.errors",
     "Usage": "agentloop.usage",
     "gather": "agentloop.agent",
+    "idempotency_key": "agentloop.place",
     "once": "agentloop.agent",
     "tool": "agentloop.tools",
 }

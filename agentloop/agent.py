@@ -214,6 +214,7 @@ class Agent(Generic[OutputT]):
         try:
             if place.nesting > MAX_NESTING:
                 raise ToolError(f"Not run: more than {MAX_NESTING} agents inside one another.")
+            host.check(self._toolbox.values())
             answers = host.provider(definition, self.provider)
             run = start(definition, prompt, id=secrets.token_hex(8), history=history)
             if (kept := host.load(place.key, definition)) is not None:
@@ -319,6 +320,8 @@ class _Overriding(Host):
         self.keep = host.keep
         self.value = host.value
         self.keep_value = host.keep_value
+        self.check = host.check
+        self.guard = host.guard
         self.room = host.room if provider is None else super().room
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:

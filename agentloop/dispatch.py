@@ -16,18 +16,12 @@ from agentloop.errors import AgentLoopError, ToolError
 from agentloop.events import Sink, ToolEnded, ToolStarted, tell
 from agentloop.meta import with_usage
 from agentloop.place import HERE, Place
-from agentloop.results import error_result, to_result
+from agentloop.results import NotWritable, error_result, to_result
 from agentloop.run import Run
 from agentloop.schema import ArgumentsInvalid
+from agentloop.strays import Stray, Work, left_behind, stray
 from agentloop.threads import in_thread
-from agentloop.tools import Tool, Toolbox
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    call: ToolUseContent
-    tool: Tool
-    arguments: dict[str, Any]
+from agentloop.tools import Effect, Tool, Toolbox
 
 
 async def dispatch(
@@ -43,6 +37,9 @@ async def dispatch(
 
     Raises nothing but cancellation; then ``results`` holds what finished before.
     """
+    uses = [use for use in run.messages[-1].content_as_list if use.type == "tool_use"]
+    names = {use.id: f"{run.steps}.{number}" for number, use in enumerate(uses)}
+    turn = _Turn(run, place, results, sink, names)
     prepared: list[_Prepared] = []
     for call in calls:
         ready = _prepare(call, toolbox)
@@ -50,33 +47,30 @@ async def dispatch(
             prepared.append(ready)
         else:
             tell(sink, ToolStarted(run, place.key, call))
-            results[call.id] = ready
-            tell(sink, ToolEnded(run, place.key, call, ready, 0.0))
-
-    async def perform(ready: _Prepared) -> None:
-        call = ready.call
-        began = time.monotonic()
-        tell(sink, ToolStarted(run, place.key, call))
-        result = await _perform(ready, place)
-        results[call.id] = result
-        tell(sink, ToolEnded(run, place.key, call, result, time.monotonic() - began))
-
+            turn.answer(call, ready, 0.0)
     together = [ready for ready in prepared if not ready.tool.exclusive]
     if len(together) == 1:
-        await perform(together[0])
+        await turn.perform(together[0])
     elif together:
         queue = iter(together)
 
         async def worker(queue: Iterator[_Prepared]) -> None:
             for ready in queue:
-                await perform(ready)
+                await turn.perform(ready)
 
         async with anyio.create_task_group() as group:
             for _ in range(min(len(together), run.definition.limits.parallel)):
                 group.start_soon(worker, queue)
     for ready in prepared:
         if ready.tool.exclusive:
-            await perform(ready)
+            await turn.perform(ready)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    call: ToolUseContent
+    tool: Tool
+    arguments: dict[str, Any]
 
 
 def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultContent:
@@ -94,60 +88,107 @@ def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultCo
         return error_result(call.id, _explain(tool, error))
 
 
-async def _perform(ready: _Prepared, place: Place) -> ToolResultContent:
-    """The result of one call, whatever happens in it but a cancellation of the run."""
-    call, tool = ready.call, ready.tool
-    here = place.below(call.id)
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    run: Run
+    place: Place
+    results: dict[str, ToolResultContent]
+    sink: Sink | None
+    names: dict[str, str]
+    """The name of each call's place, by id. Ids are the model's: they may come again later."""
+
+    async def perform(self, ready: _Prepared) -> None:
+        """Run one call to its result. Raises nothing but cancellation."""
+        call = ready.call
+        began = time.monotonic()
+        tell(self.sink, ToolStarted(self.run, self.place.key, call))
+        here = self.place.below(self.names[call.id])
+        here.token = f"{self.run.id}:{here.key}"
+        try:
+            if ready.tool.guarded:
+                effect = Effect(ready.tool, here.token, call.id, ready.arguments)
+                result = await self.place.host.guard(
+                    effect, lambda: self._see_through(ready, here, began)
+                )
+            else:
+                result = await self._see_through(ready, here, began)
+        finally:
+            here.leave()
+        self.answer(call, result, time.monotonic() - began)
+
+    async def _see_through(self, ready: _Prepared, here: Place, began: float) -> ToolResultContent:
+        tool = ready.tool
+        errand = _start(ready, here)
+        try:
+            in_time = await errand.wait(tool.timeout)
+            if not in_time:
+                await _stop(errand, tool)
+        except anyio.get_cancelled_exc_class():
+            if not errand.ended:
+                await _stop(errand, tool)
+            elif not errand.cancelled:  # it ended a moment before, and what ended has a result
+                self.answer(ready.call, _result(ready, errand, here), time.monotonic() - began)
+            raise
+        return _result(ready, errand, here, in_time=in_time)
+
+    def answer(self, call: ToolUseContent, result: ToolResultContent, seconds: float) -> None:
+        """Note the result of ``call``."""
+        self.results[call.id] = result
+        tell(self.sink, ToolEnded(self.run, self.place.key, call, result, seconds))
+
+
+def _start(ready: _Prepared, here: Place) -> Stray:
     token = HERE.set(here)
-    scope = anyio.move_on_after(tool.timeout)
     try:
-        with scope:
-            value = await _invoke(tool, ready.arguments)
-            result = to_result(call.id, value, max_bytes=tool.max_bytes)
-            if here.spent is not None:
-                result.meta = with_usage(result.meta, here.spent)
-            return result
-        return error_result(call.id, f"Timed out after {tool.timeout:g} s.")
-    except anyio.get_cancelled_exc_class():
-        if _is_cancelled(scope):
-            raise
-        return error_result(call.id, "The tool cancelled itself.")
-    except BaseException as error:
-        if _is_interrupt(error):
-            raise
-        return error_result(call.id, _explain(tool, error))
+        return stray(_work(ready.tool, ready.arguments))
     finally:
         HERE.reset(token)
-        here.leave()
 
 
-async def _invoke(tool: Tool, arguments: dict[str, Any]) -> Any:
-    if tool.is_async:
-        return await tool.fn(**arguments)
-    value = await in_thread(tool.fn, arguments)
-    return await value if inspect.isawaitable(value) else value
+def _work(tool: Tool, arguments: dict[str, Any]) -> Work:
+    async def work() -> Any:
+        if tool.is_async:
+            return await tool.fn(**arguments)
+        value = await in_thread(tool.fn, arguments)
+        return await value if inspect.isawaitable(value) else value
+
+    return work
 
 
-def _is_cancelled(scope: anyio.CancelScope) -> bool:
-    """Whether somebody cancels this task, as opposed to a tool that raised the exception itself."""
-    if scope.cancel_called or anyio.current_effective_deadline() == float("-inf"):
-        return True
-    task = _asyncio_task()
-    return task is not None and task.cancelling() > 0
+async def _stop(errand: Stray, tool: Tool) -> None:
+    if not await errand.stop(tool.grace):
+        structlog.get_logger("agentloop").warning(
+            "tool_left_behind", tool=tool.name, grace=tool.grace, left_behind=left_behind()
+        )
 
 
-def _asyncio_task() -> Any:
-    import asyncio
+def _result(
+    ready: _Prepared, errand: Stray, here: Place, *, in_time: bool = True
+) -> ToolResultContent:
+    id, tool = ready.call.id, ready.tool
+    if not in_time and (not errand.ended or errand.cancelled or errand.error is not None):
+        late = f"Timed out after {tool.timeout:g} s."
+        if not errand.ended or not tool.is_async:
+            late += " It could not be stopped: it may still be at work."
+        result = error_result(id, late)
+    elif errand.cancelled:
+        result = error_result(id, "The tool cancelled itself.")
+    elif errand.error is not None:
+        result = error_result(id, _explain(tool, errand.error))
+    else:
+        result = _written(id, tool, errand.value)
+    if here.spent is not None:
+        result.meta = with_usage(result.meta, here.spent)
+    return result
 
+
+def _written(id: str, tool: Tool, value: Any) -> ToolResultContent:
     try:
-        return asyncio.current_task()
-    except RuntimeError:  # trio
-        return None
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Whether ``error`` may be a person's Ctrl-C: trio raises it in whatever code runs."""
-    return isinstance(error, KeyboardInterrupt) and _asyncio_task() is None
+        return to_result(id, value, max_bytes=tool.max_bytes)
+    except NotWritable as error:
+        return error_result(id, str(error))
+    except Exception as error:  # noqa: BLE001  a serializer of the author's failed
+        return error_result(id, _explain(tool, error))
 
 
 def _explain(tool: Tool, error: BaseException) -> str:

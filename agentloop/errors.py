@@ -13,6 +13,7 @@
         ├── MalformedReplyError
         ├── OverloadedError  rate limits, 5xx, connection failures: worth another try later
         └── AskTimeoutError
+    NotDone                  what a tool's ``reconcile`` raises: the call did not happen, run it
     ToolError                what a tool raises to tell the *model* something; never leaves a run
 
 A tool's failure is a result for the model; a provider's failure ends the run with the stop
@@ -128,6 +129,10 @@ class AskTimeoutError(ProviderError):
 
     code = "timeout"
     retryable = True
+
+
+class NotDone(Exception):
+    """Raised by a tool's ``reconcile`` where the call is known not to have happened."""
 
 
 class ToolError(Exception):

@@ -8,16 +8,19 @@ branch of it ends in a run that is parked, waiting for the model.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
 import anyio
+from mcp_types import ToolResultContent
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError
 from agentloop.events import Sink
 from agentloop.provider import Provider
 from agentloop.run import Run
+from agentloop.tools import Effect, Tool
 from agentloop.usage import Usage
 
 MAX_NESTING = 4
@@ -67,6 +70,15 @@ class Host:
         """How many asks the caller still grants ``run``, which is at ``key``, counting the one
         that it is about to send; None where nobody counts."""
 
+    def check(self, tools: Iterable[Tool]) -> None:
+        """Raises :class:`DefinitionError` where a tool's promise cannot be kept here."""
+
+    async def guard(
+        self, effect: Effect, perform: Callable[[], Awaitable[ToolResultContent]]
+    ) -> ToolResultContent:
+        """What came of ``effect``: perform it, unless it was performed before."""
+        return await perform()
+
     def stalled(self) -> None:
         """Called when every branch of the function ends in a parked run."""
 
@@ -85,6 +97,7 @@ class Place:
         "parent",
         "patience",
         "spent",
+        "token",
     )
 
     def __init__(self, key: str, parent: Place | None, host: Host, *, nesting: int = 0) -> None:
@@ -94,6 +107,8 @@ class Place:
         self.nesting = nesting
         self.spent: Usage | None = None
         """What the runs below used, for the run above to count as its own."""
+        self.token: str | None = None
+        """Names the tool call of this place, the same each time that it is made."""
         self.patience: anyio.CancelScope | None = None
         """Bounds the ask that the run here waits for."""
         self._born = 0
@@ -152,3 +167,17 @@ class Place:
                 self.host.stalled()
         elif self.parent.host.suspends:
             self.parent._change(live=0, blocked=1 if now else -1)
+
+
+def idempotency_key() -> str:
+    """The key of the tool call that runs now, the same each time that this call is made.
+
+    Pass it on to services that take one, so that a call which is made again after an interruption
+    has its effect once. Raises :class:`DefinitionError` outside of a tool.
+    """
+    place = HERE.get()
+    while place is not None and place.token is None:
+        place = place.parent
+    if place is None or place.token is None:
+        raise DefinitionError("idempotency_key() is for code that runs inside a tool call")
+    return place.token

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, cast
 
 from mcp_types import (
     AudioContent,
+    BlobResourceContents,
     CallToolResult,
     ContentBlock,
     EmbeddedResource,
     ImageContent,
     ResourceLink,
     TextContent,
+    TextResourceContents,
     ToolResultContent,
 )
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from agentloop.text import clean, cut
+from agentloop.text import clean, clean_json, cut
 
 DEFAULT_MAX_BYTES = 16 * 1024
 """Text of one result, in bytes; the head and the tail of a longer one are kept."""
@@ -29,21 +31,29 @@ MAX_MEDIA_BYTES = 5 * 1024 * 1024
 MAX_BLOCKS = 64
 """Content blocks of one result."""
 
+MAX_FIELD_BYTES = 2048
+"""A name, a description or an address in a block."""
+
+_CONTENT_FIELDS = frozenset({"text", "data", "blob"})
+
 _BLOCKS = (TextContent, ImageContent, AudioContent, ResourceLink, EmbeddedResource)
+
+
+class NotWritable(ValueError):
+    """A tool gave something that has no JSON form; the message may be shown to the model."""
 
 
 def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> ToolResultContent:
     """The result of the tool use ``id`` from what its tool returned.
 
     Text stays text, content blocks stay what they are, a ``CallToolResult`` keeps its error flag
-    and its structured content, and everything else becomes JSON. Raises ``ValueError`` where there
-    is no JSON for it.
+    and its structured content, and everything else becomes JSON. Raises :class:`NotWritable`
+    where there is no JSON for it.
     """
-    if isinstance(value, ToolResultContent):
-        return value.model_copy(update={"tool_use_id": id})
-    structured, is_error = None, None
+    structured, is_error, meta = None, None, None
     content: list[ContentBlock]
-    if isinstance(value, CallToolResult):
+    if isinstance(value, CallToolResult | ToolResultContent):
+        meta = value.meta if isinstance(value, ToolResultContent) else None
         content, is_error = list(value.content), value.is_error or None
         structured = _structured(value, max_bytes)
         if not content and value.structured_content is not None:
@@ -61,31 +71,40 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
         content=_bounded(content, max_bytes),
         structured_content=structured,
         is_error=is_error,
+        _meta=meta,
     )
 
 
 def error_result(id: str, text: str) -> ToolResultContent:
     """A result that tells the model what went wrong."""
     return ToolResultContent(
-        tool_use_id=id, content=[TextContent(text=clean(cut(text, 4096)))], is_error=True
+        tool_use_id=id, content=[TextContent(text=cut(clean(text), 4096))], is_error=True
     )
 
 
 def _json(value: Any) -> str:
+    if isinstance(value, Iterator | AsyncIterator):  # it may be endless
+        kind = type(cast("object", value)).__name__
+        raise NotWritable(f"The tool gave a {kind}, not its items: a list is wanted.")
     try:
-        return to_json(value, inf_nan_mode="constants", bytes_mode="base64").decode()
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise ValueError(f"a {type(value).__name__} that has no JSON form") from error
+        try:
+            return to_json(value, inf_nan_mode="constants", bytes_mode="base64").decode()
+        except PydanticSerializationError:  # it may be no more than a lone surrogate
+            plain = to_jsonable_python(value, inf_nan_mode="constants", bytes_mode="base64")
+            return to_json(clean_json(plain), inf_nan_mode="constants").decode()
+    except (ValueError, RecursionError) as error:
+        kind = type(value).__name__
+        raise NotWritable(f"The tool gave a {kind} that has no JSON form.") from error
 
 
-def _structured(value: CallToolResult, max_bytes: int) -> dict[str, Any] | None:
+def _structured(value: CallToolResult | ToolResultContent, max_bytes: int) -> dict[str, Any] | None:
     """Structured content, where it says something that the text does not, and fits."""
     data = value.structured_content
     if not isinstance(data, dict) or not value.content:
         return None
     written = _json(data)
     said = any(block.type == "text" and _same(block.text, data) for block in value.content)
-    return None if said or len(written) > max_bytes else cast("dict[str, Any]", data)
+    return None if said or len(written) > max_bytes else clean_json(data)
 
 
 def _same(text: str, data: Any) -> bool:
@@ -98,35 +117,73 @@ def _same(text: str, data: Any) -> bool:
 
 
 def _bounded(content: list[ContentBlock], max_bytes: int) -> list[ContentBlock]:
-    left = len(content) - MAX_BLOCKS
-    if left > 0:
-        content = [
-            *content[:MAX_BLOCKS],
-            TextContent(text=f"[... {left} more blocks left out ...]"),
-        ]
-    bounded: list[ContentBlock] = []
-    room = max_bytes
-    for block in content:
-        if block.type == "text":
-            text = clean(cut(block.text, room))
-            room = max(room - len(text.encode()), 64)
-            bounded.append(block if text is block.text else block.model_copy(update={"text": text}))
+    kept: list[ContentBlock] = [_clean(block) for block in content[:MAX_BLOCKS]]
+    left_out = len(content) - len(kept)
+    if sum(_text_size(block) for block in kept) > max_bytes:
+        whole, room = kept, max_bytes - _NOTICE_ROOM
+        kept = []
+        for block in whole:
+            size = _text_size(block)
+            if size > room < _NOTICE_ROOM:
+                left_out += 1
+                continue
+            kept.append(_cut(block, room) if size > room else block)
+            room -= min(size, room)
+    kept = [_without_excess(block) for block in kept]
+    if left_out:
+        kept.append(TextContent(text=f"[... {left_out} more blocks left out ...]"))
+    return kept
+
+
+_NOTICE_ROOM = 80
+"""Bytes that any notice about what was left out fits into."""
+
+
+def _text_of(block: ContentBlock) -> str:
+    if block.type == "text":
+        return block.text
+    if block.type == "resource" and isinstance(block.resource, TextResourceContents):
+        return block.resource.text
+    return ""
+
+
+def _text_size(block: ContentBlock) -> int:
+    return len(_text_of(block).encode())
+
+
+def _cut(block: ContentBlock, room: int) -> ContentBlock:
+    text = cut(_text_of(block), room)
+    if block.type == "resource":
+        resource = block.resource.model_copy(update={"text": text})
+        return block.model_copy(update={"resource": resource})
+    return block.model_copy(update={"text": text})
+
+
+def _clean(item: Any) -> Any:
+    """A block, or what is embedded in it, with clean and, but for its content, bounded strings."""
+    changes: dict[str, Any] = {}
+    for name, value in item.__dict__.items():
+        if isinstance(value, str):
+            fine = clean(value)
+            if name not in _CONTENT_FIELDS:
+                fine = cut(fine, MAX_FIELD_BYTES)
+        elif name == "resource":
+            fine = _clean(value)
+        elif name == "meta" and value:
+            fine = clean_json(value)
         else:
-            bounded.append(_bounded_media(block, max_bytes))
-    return bounded
+            continue
+        if fine is not value:
+            changes[name] = fine
+    return item.model_copy(update=changes) if changes else item
 
 
-def _bounded_media(block: Any, max_bytes: int) -> ContentBlock:
-    if block.type in ("image", "audio"):
-        size, what = len(block.data), f"{block.type} ({clean(block.mime_type)})"
-    elif block.type == "resource":
-        resource = block.resource
-        if hasattr(resource, "text"):
-            text = clean(cut(resource.text, max_bytes))
-            if text is resource.text:
-                return block
-            return block.model_copy(update={"resource": resource.model_copy(update={"text": text})})
-        size, what = len(resource.blob), f"resource {clean(str(resource.uri))}"
+def _without_excess(block: ContentBlock) -> ContentBlock:
+    """``block``, or a notice in its place if what it holds in base64 is too much."""
+    if block.type == "image" or block.type == "audio":
+        size, what = len(block.data), f"{block.type} ({block.mime_type})"
+    elif block.type == "resource" and isinstance(block.resource, BlobResourceContents):
+        size, what = len(block.resource.blob), f"resource {block.resource.uri}"
     else:
         return block
     if size <= MAX_MEDIA_BYTES:

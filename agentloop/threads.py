@@ -2,55 +2,117 @@
 
 from __future__ import annotations
 
+import contextvars
+import os
+import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, current_token
 
 from agentloop.errors import ToolError
+from agentloop.strays import on_asyncio
 
 MAX_THREADS = 40
 MAX_STUCK = 8
-"""Threads that may be abandoned, still running, before new calls are refused."""
+"""Threads that may be left behind, still running, before new calls are refused."""
 
 _LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("agentloop_threads")
-_STUCK: set[object] = set()
+_STUCK: set[_Call] = set()
+_IDLE: deque[_Worker] = deque()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_IDLE.clear)  # threads do not survive a fork
 
 
 async def in_thread(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Call ``fn`` in a worker thread; when cancelled, leave the thread behind to end by itself.
+    """Call ``fn`` in a thread; when cancelled, leave the thread behind to end by itself.
 
-    Raises :class:`ToolError` where too many threads are stuck already.
+    The threads are daemons: a stuck one does not keep the process from ending, as a thread of
+    anyio's would on asyncio. Raises
+    :class:`ToolError` where too many are stuck already, and what ``fn`` raises, but
+    ``RuntimeError`` for what is no ``Exception`` (``SystemExit``): that would end more than a call.
     """
     if len(_STUCK) >= MAX_STUCK:
         raise ToolError(
             f"Not run: {len(_STUCK)} earlier calls still block their threads; try again later."
         )
+    async with _limiter():
+        call = _Call(fn, arguments)
+        try:
+            _worker().calls.put(call)
+            await call.over.wait()
+        finally:
+            if not call.ended:
+                _STUCK.add(call)
+                if call.ended:  # between the look and the note
+                    _STUCK.discard(call)
+    if call.error is not None:
+        raise call.error
+    return call.value
+
+
+class _Call:
+    ended = False
+    error: Exception | None = None
+    value: Any = None
+
+    def __init__(self, fn: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self.over = anyio.Event()
+        self._fn = fn
+        self._arguments = arguments
+        self._context = contextvars.copy_context()
+        loop: Any = current_token().native_token
+        self._soon: Callable[[Callable[[], Any]], Any] = (
+            loop.call_soon_threadsafe if on_asyncio() else loop.run_sync_soon
+        )
+
+    def run(self) -> None:
+        try:
+            self.value = self._context.run(self._fn, **self._arguments)
+        except Exception as error:  # noqa: BLE001  raised again in the event loop
+            self.error = error
+        except BaseException as error:  # noqa: BLE001
+            self.error = RuntimeError(type(error).__name__)
+            self.error.__cause__ = error
+        self.ended = True
+        _STUCK.discard(self)
+
+    def tell(self) -> None:
+        with suppress(RuntimeError):  # the event loop is gone, and with it whoever waited
+            self._soon(self.over.set)
+
+
+class _Worker:
+    """A thread that waits for its next call."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[_Call] = SimpleQueue()
+        threading.Thread(target=self._work, name="agentloop tool", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            call = self.calls.get()
+            call.run()
+            _IDLE.append(self)
+            call.tell()
+            del call  # or what it holds would live until the next one
+
+
+def _worker() -> _Worker:
     try:
-        limiter = _LIMITER.get()
+        return _IDLE.pop()
+    except IndexError:
+        return _Worker()
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    try:
+        return _LIMITER.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(MAX_THREADS)
         _LIMITER.set(limiter)
-    ticket = object()
-    ended = False
-
-    def work() -> Any:
-        nonlocal ended
-        try:
-            return fn(**arguments)
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-            # These would end the worker thread or the event loop, not just the call.
-            raise RuntimeError(type(error).__name__) from error
-        finally:
-            ended = True
-            _STUCK.discard(ticket)
-
-    try:
-        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
-    finally:
-        if not ended:
-            _STUCK.add(ticket)
-            if ended:  # it ended between the look and the note
-                _STUCK.discard(ticket)
+        return limiter

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import mcp_types
 
@@ -18,6 +19,7 @@ from agentloop.results import DEFAULT_MAX_BYTES
 from agentloop.schema import Signature
 
 DEFAULT_TIMEOUT = 60.0
+DEFAULT_GRACE = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
@@ -42,10 +44,22 @@ class Tool:
     """May be called again and again with the same result without counting as stuck."""
     timeout: float | None = DEFAULT_TIMEOUT
     """Seconds that one call may take."""
+    grace: float = DEFAULT_GRACE
+    """Seconds that an async call gets to stop when it is told to; then it is left behind."""
     max_bytes: int = DEFAULT_MAX_BYTES
     """Text of one result; the head and the tail of a longer one are kept."""
     reveal_errors: bool = False
     """Show the model the message of any exception, not only of ``ToolError``."""
+    idempotent: bool = False
+    """Running a call again, with the same :func:`agentloop.idempotency_key`, does no harm."""
+    once: bool | Literal["best effort"] = False
+    """A call is never run again, also when nobody knows whether it ran: then the model is told so.
+    Over rounds this takes a store; ``"best effort"`` does without one, and then a client that sends
+    a round again runs the call again."""
+    reconcile: Callable[..., Any] | None = None
+    """Finds out what came of a call whose outcome is unknown: takes the call's idempotency key and
+    its arguments, gives the result, or raises :class:`~agentloop.errors.NotDone` for the call to be
+    run. Implies ``once``."""
     title: str | None = None
     is_async: bool = True
 
@@ -56,10 +70,19 @@ class Tool:
             )
         if self.timeout is not None and not self.timeout > 0:
             raise DefinitionError(f"tool {self.name!r}: timeout is a number above 0, or None")
+        if not 0 <= self.grace < math.inf:
+            raise DefinitionError(f"tool {self.name!r}: grace is a number of at least 0")
         if self.max_bytes < 256:
             raise DefinitionError(f"tool {self.name!r}: max_bytes is at least 256")
+        if self.idempotent and self.guarded:
+            raise DefinitionError(f"tool {self.name!r}: either idempotent or once, not both")
         if self.input_schema.get("type") != "object":
             raise DefinitionError(f"tool {self.name!r}: its input schema is not of type object")
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a call must not run twice."""
+        return bool(self.once) or self.reconcile is not None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it were no tool."""
@@ -75,6 +98,18 @@ class Tool:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One call of a tool that must not run twice."""
+
+    tool: Tool
+    key: str
+    """The same each time that this call is made, and no other call's."""
+    id: str
+    """The id of the tool use, for the result."""
+    arguments: dict[str, Any]
+
+
 @overload
 def tool(fn: Callable[..., Any], /) -> Tool: ...
 @overload
@@ -86,8 +121,12 @@ def tool(
     exclusive: bool = False,
     poll: bool = False,
     timeout: float | None = DEFAULT_TIMEOUT,
+    grace: float = DEFAULT_GRACE,
     max_bytes: int = DEFAULT_MAX_BYTES,
     reveal_errors: bool = False,
+    idempotent: bool = False,
+    once: bool | Literal["best effort"] = False,
+    reconcile: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     fn: Callable[..., Any] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
@@ -15,6 +15,7 @@ from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import to_tool_result
 from agentloop.provider import Provider
+from agentloop.store import Store
 
 
 def mount(
@@ -24,17 +25,19 @@ def mount(
     name: str | None = None,
     description: str | None = None,
     provider: Provider | None = None,
+    store: Store | None = None,
     on_event: Sink | None = None,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
     ``server`` is an ``MCPServer``, a low-level ``Server`` or a ``FastMCP``. The tool's output
     schema and structured content follow the agent's output type. ``provider`` answers for clients
-    that cannot be asked. Raises :class:`DefinitionError` for any other server.
+    that cannot be asked; ``store`` keeps suspended calls, see :mod:`agentloop.store`. Raises
+    :class:`DefinitionError` for any other server.
     """
     name = name or agent.name
     description = description or agent.description
-    options: Any = {"provider": provider, "on_event": on_event}
+    options: Any = {"provider": provider, "store": store, "on_event": on_event}
     if isinstance(server, MCPServer):
 
         @resumable(**options)
@@ -44,8 +47,7 @@ def mount(
         call.__annotations__["return"] = _output_type(agent)
         server.add_tool(call, name=name, description=description, structured_output=True)
     elif isinstance(server, Server):
-        low_level: Server[Any] = server
-        add_tool(low_level, agent, name=name, description=description, **options)
+        add_tool(cast("Server[Any]", server), agent, name=name, description=description, **options)
     elif (fastmcp := sys.modules.get("fastmcp")) and isinstance(server, fastmcp.FastMCP):
         _mount_fastmcp(server, agent, name, description, options)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 import anyio
 from mcp.server.session import ServerSession
@@ -16,10 +15,9 @@ _PER_SECOND = 10.0
 
 
 class Progress:
-    """An event sink that reports progress while it is entered, and passes events on.
+    """An event sink that notes progress, for :meth:`send` to report, and passes events on.
 
-    Progress counts asks and tool calls that ended, so it only ever rises; none is sent once the
-    sink is left (SHOULD of the progress utility).
+    Progress counts asks and tool calls that ended, so it only ever rises (a MUST of the protocol).
     """
 
     def __init__(self, session: ServerSession, sink: Sink | None) -> None:
@@ -40,41 +38,26 @@ class Progress:
         if self._sink is not None:
             self._sink(event)
 
-    async def __aenter__(self) -> Progress:
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._group.start_soon(self._send)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        if error is None:
-            await self._send_news()
-        self._group.cancel_scope.cancel()
-        return await self._group.__aexit__(kind, error, trace)
-
-    def _note(self, text: str) -> None:
-        self._count += 1
-        self._unsent.append((self._count, text))
-        self._news.set()
-
-    async def _send(self) -> None:
+    async def send(self) -> None:
+        """Send what is noted, for ever."""
         while True:
             await self._news.wait()
-            await self._send_news()
+            await self.flush()
             if self._tokens < 1:
                 await anyio.sleep(1 / _PER_SECOND)
 
-    async def _send_news(self) -> None:
+    async def flush(self) -> None:
+        """Send what is noted now."""
         self._news = anyio.Event()
         notes, self._unsent = self._unsent, []
         for number, (count, text) in enumerate(notes):
             if self._may_send() or number == len(notes) - 1:
                 await self._session.report_progress(count, None, text)
+
+    def _note(self, text: str) -> None:
+        self._count += 1
+        self._unsent.append((self._count, text))
+        self._news.set()
 
     def _may_send(self) -> bool:
         now = time.monotonic()

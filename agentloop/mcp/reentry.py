@@ -13,13 +13,16 @@ from mcp_types import INVALID_PARAMS
 
 from agentloop.errors import CapabilityError, DefinitionError, StateError
 from agentloop.events import Sink
+from agentloop.mcp.alongside import alongside
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import REQUEST, Request, is_context, request_in
-from agentloop.mcp.rounds import RoundsHost
+from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import ServedHost, capability_refusal
+from agentloop.mcp.stored import over_stored_rounds
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
+from agentloop.store import Store, UnknownRoundError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,13 +32,17 @@ T = TypeVar("T")
 def resumable(function: Callable[P, Awaitable[T]], /) -> Callable[P, Awaitable[T]]: ...
 @overload
 def resumable(
-    *, provider: Provider | None = None, on_event: Sink | None = None
+    *,
+    provider: Provider | None = None,
+    store: Store | None = None,
+    on_event: Sink | None = None,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
     /,
     *,
     provider: Provider | None = None,
+    store: Store | None = None,
     on_event: Sink | None = None,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
@@ -50,7 +57,9 @@ def resumable(
     ``tools/call`` handler. Over rounds it is entered again from its first line at each round: what
     happens in it outside of agents happens again, unless it is wrapped in :func:`agentloop.once`.
 
-    ``provider`` answers for clients that cannot be asked; ``on_event`` listens to all runs.
+    ``provider`` answers for clients that cannot be asked; ``on_event`` listens to all runs. With a
+    ``store`` the state stays on the server, each round is entered once, and tools that must not
+    run twice keep their promise over rounds.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,6 +76,7 @@ def resumable(
                 request,
                 functools.partial(function, *args, **kwargs),
                 provider=provider,
+                store=store,
                 on_event=on_event,
             )
 
@@ -80,6 +90,7 @@ async def serve(
     function: Callable[[], Awaitable[Any]],
     *,
     provider: Provider | None,
+    store: Store | None,
     on_event: Sink | None,
 ) -> Any:
     """Run ``function`` as the handler of ``request``: what it gives, or an InputRequiredResult.
@@ -88,33 +99,41 @@ async def serve(
     and whatever ``function`` raises.
     """
     progress = Progress(request.session, on_event)
+
+    async def enter() -> Any:
+        outcome = await _enter(request, function, provider, store, progress)
+        await progress.flush()
+        return outcome
+
     token = REQUEST.set(request)
-    raised: Exception | None = None
     try:
-        async with progress:
-            try:
-                return await _enter(request, function, provider, progress)
-            except Exception as error:  # noqa: BLE001  a task group would wrap it
-                raised = error
+        return await alongside(progress.send, enter)
+    except CapabilityError as error:
+        raise capability_refusal(error) from error
+    except (StateError, UnknownRoundError) as error:
+        data = {"reason": "state_mismatch"}
+        raise MCPError(code=INVALID_PARAMS, message=str(error), data=data) from error
     finally:
         REQUEST.reset(token)
-    assert raised is not None
-    if isinstance(raised, CapabilityError):
-        raise capability_refusal(raised) from raised
-    if isinstance(raised, StateError):
-        data = {"reason": "state_mismatch"}
-        raise MCPError(code=INVALID_PARAMS, message=str(raised), data=data) from raised
-    raise raised
 
 
 async def _enter(
     request: Request,
     function: Callable[[], Awaitable[Any]],
     provider: Provider | None,
+    store: Store | None,
     sink: Sink,
 ) -> Any:
+    if request.in_rounds and store is not None:
+        return await over_stored_rounds(
+            request, function, store=store, fallback=provider, sink=sink
+        )
     if request.in_rounds:
-        return await RoundsHost(request, fallback=provider, sink=sink).run(function)
+        host = RoundsHost(
+            request, state=request.state, answers=request.answers, fallback=provider, sink=sink
+        )
+        outcome = await host.run(function)
+        return outcome.result(outcome.state) if isinstance(outcome, Suspended) else outcome
     host = ServedHost(request, PushProvider(request), fallback=provider, sink=sink)
     token = HERE.set(Place("", None, host))
     try:

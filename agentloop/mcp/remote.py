@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import mcp_types
 from mcp import Client, ClientSession
@@ -76,7 +76,7 @@ def _as_one_argument(arguments: dict[str, Any]) -> dict[str, Any]:
 
 async def _open(source: Any) -> tuple[list[mcp_types.Tool], CallTool]:
     if isinstance(source, MCPServer):
-        server: MCPServer[Any] = source
+        server = cast("MCPServer[Any]", source)
         return await server.list_tools(), _caller_on(server)
     if isinstance(source, Client | ClientSession):
         return await _all_pages(source), source.call_tool
@@ -119,8 +119,8 @@ def _caller_on(server: MCPServer[Any]) -> CallTool:
         outer: Any = None if request is None else request.context
         if not isinstance(outer, Context):
             return await server.call_tool(name, arguments)
-        within: Any = outer.request_context  # pyright: ignore[reportUnknownMemberType]
-        context = Context[Any, Any](request_context=within, mcp_server=server)
+        outer = cast("Context[Any, Any]", outer)
+        context = Context[Any, Any](request_context=outer.request_context, mcp_server=server)
         return await server.call_tool(name, arguments, context)
 
     return call

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
+from mcp.server.request_state import authenticated_principal
 from mcp.server.session import ServerSession
 from mcp_types import CallToolRequestParams, InputResponses
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -28,10 +31,32 @@ class Request:
     """The state that the client brought back; None in the first round."""
 
     @property
+    def named(self) -> tuple[str, str] | None:
+        """The name that the client gave this call, and what was called; None if it gave none."""
+        wire = getattr(self.context, "request_context", self.context)
+        wire = getattr(wire, "_srctx", wire)  # FastMCP wraps the SDK's
+        params: Mapping[str, Any] = wire.params or {}
+        meta: Mapping[str, Any] = params.get("_meta") or {}
+        key = meta.get(IDEMPOTENCY_KEY)
+        if not isinstance(key, str):
+            return None
+        called = [params.get("name"), params.get("arguments"), self.principal]
+        return key, json.dumps(called, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def principal(self) -> str | None:
+        """Who calls, where the transport authenticated somebody."""
+        return authenticated_principal(self.context)
+
+    @property
     def in_rounds(self) -> bool:
         """Whether asks travel in results, for want of a way to send requests to the client."""
         return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
 
+
+IDEMPOTENCY_KEY = "dev.agentloop/idempotency-key"
+"""In the ``_meta`` of a ``tools/call``: the same key with the same arguments is the same call, also
+when the client never got the first answer."""
 
 REQUEST: ContextVar[Request | None] = ContextVar("agentloop_request", default=None)
 """The request that is being served."""

@@ -8,7 +8,8 @@ model, all open asks leave together.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
@@ -20,11 +21,13 @@ from mcp_types import (
     CreateMessageResultWithTools,
     InputRequest,
     InputRequiredResult,
+    InputResponses,
 )
 
 from agentloop.definition import Definition
-from agentloop.errors import MalformedReplyError, StateError
+from agentloop.errors import DefinitionError, MalformedReplyError, StateError
 from agentloop.events import Sink
+from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost
 from agentloop.mcp.state import pack, unpack
@@ -32,6 +35,7 @@ from agentloop.meta import Reply
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
 from agentloop.run import Run
+from agentloop.tools import Tool
 
 STATE_VERSION = 1
 
@@ -42,26 +46,63 @@ _SETTLE = 5
 functions with task groups of their own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The function can go no further before the client answers."""
+
+    asks: dict[str, CreateMessageRequestParams]
+    """The asks that are open, by the key under which they leave."""
+    state: str
+    """What to bring back, with the answers, to go on."""
+
+    def result(self, state: str) -> InputRequiredResult:
+        """What the client is sent; ``state`` is what it brings back."""
+        requests: dict[str, InputRequest] = {
+            key: CreateMessageRequest.model_construct(
+                method="sampling/createMessage", params=params
+            )
+            for key, params in self.asks.items()
+        }
+        return InputRequiredResult(input_requests=requests, request_state=state)
+
+
 class RoundsHost(ServedHost):
     """Keeps what the function's runs and ``once`` values are, from one round to the next."""
 
     suspends = True
 
-    def __init__(self, request: Request, *, fallback: Provider | None, sink: Sink | None) -> None:
-        """Raises :class:`StateError` where the request brings a state that is not ours."""
+    def __init__(
+        self,
+        request: Request,
+        *,
+        state: str | None,
+        answers: InputResponses,
+        fallback: Provider | None,
+        sink: Sink | None,
+    ) -> None:
+        """``state`` is that of the round before. Raises :class:`StateError` for one not of ours."""
         super().__init__(request, RoundsProvider(self), fallback=fallback, sink=sink)
-        state: dict[str, Any] = unpack(request.state) if request.state is not None else {}
-        if state and state.get("v") != STATE_VERSION:
+        saved: dict[str, Any] = unpack(state) if state else {}
+        if saved and saved.get("v") != STATE_VERSION:
             raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
-        self.rounds: int = state.get("round", 0)
+        self.answers = answers
+        self.rounds: int = saved.get("round", 0)
         """Rounds that are over."""
         self.asks: dict[str, CreateMessageRequestParams] = {}
-        """The asks that are open, by the key under which they leave."""
         self.root = Place("", None, self)
-        self._saved: dict[str, Any] = state.get("runs", {})
+        self._saved: dict[str, Any] = saved.get("runs", {})
         self._runs: dict[str, Run] = {}
-        self._values: dict[str, Any] = state.get("values", {})
+        self._values: dict[str, Any] = saved.get("values", {})
         self._stalled = anyio.Event()
+
+    def check(self, tools: Iterable[Tool]) -> None:
+        for tool in tools:
+            if tool.guarded and tool.once != "best effort":
+                raise DefinitionError(
+                    f"tool {tool.name!r} must not run twice, but a client may send a round again: "
+                    "give a store (mount(..., store=...) or resumable(store=...)), or accept that "
+                    'it may, with once="best effort"'
+                )
 
     def load(self, key: str, definition: Definition) -> Run | None:
         saved = self._saved.get(key)
@@ -78,7 +119,7 @@ class RoundsHost(ServedHost):
 
     def room(self, key: str, run: Run) -> int | None:
         limit = run.definition.limits.rounds
-        if limit is None or _ask_key(key, run) in self.request.answers:
+        if limit is None or _ask_key(key, run) in self.answers:
             return None
         return limit - self.rounds
 
@@ -90,51 +131,34 @@ class RoundsHost(ServedHost):
         self._stalled.set()
 
     async def run(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        """Enter ``function``: what it gives, or an ``InputRequiredResult`` with all open asks.
+        """Enter ``function``: what it gives, or :class:`Suspended`.
 
         Raises what ``function`` raises.
         """
-        outcome: Any = None
-        raised: BaseException | None = None
-        left = False
-        async with anyio.create_task_group() as group:
-            scope = anyio.CancelScope()
+        scope = anyio.CancelScope()
 
-            async def leave_when_stalled() -> None:
-                nonlocal left
-                while True:
-                    await self._stalled.wait()
-                    for _ in range(_SETTLE):
-                        await anyio.lowlevel.checkpoint()
-                    if self.root.blocked:
-                        left = True
-                        scope.cancel()
-                        return
-                    self._stalled = anyio.Event()
-
-            group.start_soon(leave_when_stalled)
+        async def enter() -> Any:
             token = HERE.set(self.root)
             try:
                 with scope:
-                    outcome = await function()
-            except Exception as error:  # noqa: BLE001  raised again below, outside of the group
-                raised = error
+                    return await function()
             finally:
                 HERE.reset(token)
-            group.cancel_scope.cancel()
-        if left:
-            return self._suspended()
-        if raised is not None:
-            raise raised
-        return outcome
 
-    def _suspended(self) -> InputRequiredResult:
-        requests: dict[str, InputRequest] = {
-            key: CreateMessageRequest.model_construct(
-                method="sampling/createMessage", params=params
-            )
-            for key, params in self.asks.items()
-        }
+        outcome = await alongside(lambda: self._leave_when_stalled(scope), enter)
+        return self._suspended() if scope.cancel_called else outcome
+
+    async def _leave_when_stalled(self, scope: anyio.CancelScope) -> None:
+        while True:
+            await self._stalled.wait()
+            for _ in range(_SETTLE):
+                await anyio.lowlevel.checkpoint()
+            if self.root.blocked:
+                scope.cancel()
+                return
+            self._stalled = anyio.Event()
+
+    def _suspended(self) -> Suspended:
         runs = {**self._saved, **{key: run.to_json() for key, run in self._runs.items()}}
         state = {
             "v": STATE_VERSION,
@@ -142,7 +166,7 @@ class RoundsHost(ServedHost):
             "runs": runs,
             "values": self._values,
         }
-        return InputRequiredResult(input_requests=requests, request_state=pack(state))
+        return Suspended(self.asks, pack(state))
 
 
 class RoundsProvider:
@@ -158,7 +182,7 @@ class RoundsProvider:
         place = HERE.get()
         assert place is not None
         key = self._host.ask_key(place)
-        answer = self._host.request.answers.get(key)
+        answer = self._host.answers.get(key)
         if answer is None:
             self._host.asks[key] = request
             place.park()

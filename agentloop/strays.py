@@ -1,0 +1,150 @@
+"""Work that goes on in a task of its own, and that can be left behind when it does not stop.
+
+A task group waits for all of its tasks, so one tool that swallows its cancellation would hold its
+run for ever. A stray belongs to no task group: whoever started it waits for it, tells it to stop,
+and after some patience goes on without it. Nothing that is raised in it reaches the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Any
+
+import anyio
+
+Work = Callable[[], Awaitable[Any]]
+
+_LEFT_BEHIND: set[Stray] = set()
+
+
+def left_behind() -> int:
+    """How many strays were left behind in this process and still go on."""
+    return len(_LEFT_BEHIND)
+
+
+def stray(work: Work) -> Stray:
+    """Start ``work`` in a task of its own, with the context variables of the caller."""
+    return _AsyncioStray(work) if on_asyncio() else _TrioStray(work)
+
+
+def on_asyncio() -> bool:
+    """Whether the event loop here is asyncio's, not trio's."""
+    return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+
+
+class Stray(ABC):
+    """Work in a task of its own. Once it ``ended``, it was ``cancelled``, or has an ``error``,
+    which may be any exception, ``SystemExit`` included, or else a ``value``."""
+
+    ended = False
+    cancelled = False
+    error: BaseException | None = None
+    value: Any = None
+
+    @abstractmethod
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait for the end, at most ``seconds`` long; whether it came."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Tell it to stop."""
+
+    async def stop(self, patience: float) -> bool:
+        """Tell it to stop and wait ``patience`` seconds for its end, also while cancelled.
+
+        Gives whether the end came; if not, the stray is left behind.
+        """
+        self.cancel()
+        with anyio.CancelScope(shield=True):
+            await self.wait(patience)
+        if not self.ended:
+            _LEFT_BEHIND.add(self)
+        return self.ended
+
+    def _end(self) -> None:
+        self.ended = True
+        _LEFT_BEHIND.discard(self)
+
+
+class _AsyncioStray(Stray):
+    def __init__(self, work: Work) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._begun = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._task = self._loop.create_task(self._go(work))
+
+    async def _go(self, work: Work) -> None:
+        self._begun = True
+        try:
+            self.value = await work()
+        except asyncio.CancelledError:
+            self.cancelled = True
+        except BaseException as error:  # noqa: BLE001  the caller's to judge
+            self.error = error
+        self._end()
+        if self._waiter is not None:
+            _wake(self._waiter)
+
+    async def wait(self, seconds: float | None) -> bool:
+        if self.ended:
+            return True
+        waiter = self._waiter = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(seconds, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return self.ended
+
+    def cancel(self) -> None:
+        self._task.cancel()
+        if not self._begun:  # and never will
+            self.cancelled = True
+            self._end()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class _TrioStray(Stray):
+    def __init__(self, work: Work) -> None:
+        import trio
+
+        self._trio = trio
+        self._over = trio.Event()
+        self._scope = trio.CancelScope()
+        self._peace = trio.CancelScope()
+        # A system task is also where trio delivers no Ctrl-C, so that a tool cannot swallow it.
+        trio.lowlevel.spawn_system_task(self._go, work, context=copy_context())
+
+    async def _go(self, work: Work) -> None:
+        try:
+            with self._scope, self._peace:
+                if not self._scope.cancel_called:
+                    self.value = await work()
+        except BaseException as error:  # noqa: BLE001  the caller's to judge
+            self.error = error
+        self.cancelled = self._scope.cancelled_caught
+        self._end()
+        self._over.set()
+
+    async def wait(self, seconds: float | None) -> bool:
+        if not self.ended:
+            with self._trio.move_on_after(math.inf if seconds is None else seconds):
+                await self._over.wait()
+        return self.ended
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    async def stop(self, patience: float) -> bool:
+        if not await super().stop(patience):
+            self._peace.shield = True  # or each of its next awaits would raise at once, for ever
+        return self.ended
