@@ -91,7 +91,8 @@ class Claim:
 class Store(Protocol):
     """Remembers rounds and claims.
 
-    Every method may raise :class:`StoreError`, and then did nothing. Implementations must be safe to use from several processes at once where their storage is.
+    Every method may raise :class:`StoreError`, and then did nothing. Implementations must be safe
+    to use from several processes at once where their storage is.
     """
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
@@ -132,10 +133,6 @@ class Store(Protocol):
 
     async def record(self, round: Round, key: str, result: str) -> None:
         """Record what came of a claimed effect. Raises :class:`StaleOwnerError`."""
-        ...
-
-    async def disclaim(self, round: Round, key: str) -> None:
-        """Withdraw a claim whose effect is known not to have happened."""
         ...
 
     async def sweep(self) -> int:
@@ -212,9 +209,6 @@ class MemoryStore:
 
     async def record(self, round: Round, key: str, result: str) -> None:
         self._owned(round).claims[key] = result
-
-    async def disclaim(self, round: Round, key: str) -> None:
-        self._owned(round).claims.pop(key, None)
 
     async def sweep(self) -> int:
         now = time.monotonic()

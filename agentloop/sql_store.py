@@ -1,0 +1,292 @@
+"""The store in a database: a SQLite file for one machine, PostgreSQL for several replicas.
+
+Needs SQLAlchemy: ``pip install 'mcp-agentloop[store]'``, for PostgreSQL ``[postgres]``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from agentloop.errors import DefinitionError
+from agentloop.store import (
+    Busy,
+    Claim,
+    Entered,
+    Round,
+    Settled,
+    StaleOwnerError,
+    StoreError,
+    UnknownRoundError,
+)
+
+try:
+    from sqlalchemy import Connection, Engine, create_engine, event, text
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+except ImportError as error:  # pragma: no cover
+    raise DefinitionError(
+        "a store in a database needs SQLAlchemy: pip install 'mcp-agentloop[store]'"
+    ) from error
+
+T = TypeVar("T")
+
+# Each entry takes the schema one version further; entries are only ever added.
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE agentloop_calls (
+            call VARCHAR(80) PRIMARY KEY,
+            keep DOUBLE PRECISION NOT NULL,
+            expires DOUBLE PRECISION NOT NULL
+        )""",
+        "CREATE INDEX agentloop_calls_expires ON agentloop_calls (expires)",
+        """CREATE TABLE agentloop_rounds (
+            call VARCHAR(80) NOT NULL REFERENCES agentloop_calls (call) ON DELETE CASCADE,
+            number INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            answers TEXT,
+            epoch INTEGER NOT NULL,
+            leased_until DOUBLE PRECISION NOT NULL,
+            outcome TEXT,
+            PRIMARY KEY (call, number)
+        )""",
+        """CREATE TABLE agentloop_claims (
+            call VARCHAR(80) NOT NULL REFERENCES agentloop_calls (call) ON DELETE CASCADE,
+            effect VARCHAR(400) NOT NULL,
+            result TEXT,
+            PRIMARY KEY (call, effect)
+        )""",
+    ),
+)
+
+_OWNED = "call = :call AND number = :number AND epoch = :epoch AND outcome IS NULL"
+
+
+class SQLStore:
+    """A store in the database that a SQLAlchemy URL names, e.g. ``postgresql+psycopg://...``.
+
+    Tables are made and brought up to date on first use. Safe for any number of processes.
+    """
+
+    def __init__(self, url: str, *, connections: int = 8) -> None:
+        """``connections`` bounds the pool. Raises :class:`DefinitionError` for a bad URL."""
+        try:
+            self._engine = _engine(url, connections)
+        except (ArgumentError, ImportError) as error:
+            raise DefinitionError(f"no store can be had at this URL: {error}") from error
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._connections = connections
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._migrated = False
+
+    async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
+        def work(connection: Connection) -> Entered | Busy | Settled:
+            now = self._now(connection)
+            values = {"call": call, "keep": keep, "expires": now + keep}
+            _run(connection, _NEW_CALL, values)
+            _run(connection, _NEW_ROUND, {"call": call, "number": 0, "state": ""})
+            return _enter(connection, Round(call, 0), "", now, lease)
+
+        return await self._do(work)
+
+    async def enter(
+        self, call: str, number: int, answers: str, *, lease: float
+    ) -> Entered | Busy | Settled:
+        def work(connection: Connection) -> Entered | Busy | Settled:
+            now = self._now(connection)
+            return _enter(connection, Round(call, number), answers, now, lease)
+
+        return await self._do(work)
+
+    async def renew(self, round: Round, *, lease: float) -> None:
+        await self._lease(round, lease)
+
+    async def release(self, round: Round) -> None:
+        await self._lease(round, 0.0)
+
+    async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
+        def work(connection: Connection) -> None:
+            values = {**_owner(round), "outcome": outcome}
+            _owned(
+                connection, f"UPDATE agentloop_rounds SET outcome = :outcome WHERE {_OWNED}", values
+            )
+            if next_state is not None:
+                values = {"call": round.call, "number": round.number + 1, "state": next_state}
+                _run(connection, _NEW_ROUND, values)
+
+        await self._do(work)
+
+    async def claim(self, round: Round, key: str) -> Claim:
+        def work(connection: Connection) -> Claim:
+            values = {**_owner(round), "effect": key}
+            _owned(connection, _LOCK, values)
+            if _run(connection, _NEW_CLAIM, values).rowcount == 1:
+                return Claim(new=True)
+            found = _run(connection, _FIND_CLAIM, values).one()
+            return Claim(new=False, result=found.result)
+
+        return await self._do(work)
+
+    async def record(self, round: Round, key: str, result: str) -> None:
+        def work(connection: Connection) -> None:
+            values = {**_owner(round), "effect": key, "result": result}
+            _owned(connection, _LOCK, values)
+            _run(connection, _RECORD, values)
+
+        await self._do(work)
+
+    async def sweep(self) -> int:
+        def work(connection: Connection) -> int:
+            expired = "DELETE FROM agentloop_calls WHERE expires < :now"
+            return _run(connection, expired, {"now": self._now(connection)}).rowcount
+
+        return await self._do(work)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await anyio.to_thread.run_sync(self._engine.dispose)
+
+    async def _lease(self, round: Round, seconds: float) -> None:
+        def work(connection: Connection) -> None:
+            until = self._now(connection) + seconds if seconds else 0.0
+            values = {**_owner(round), "until": until}
+            _owned(connection, _LEASE, values)
+
+        await self._do(work)
+
+    def _now(self, connection: Connection) -> float:
+        """The time by the clock that all owners share: the database's."""
+        if self._is_sqlite:
+            return time.time()
+        return float(
+            connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+        )
+
+    async def _do(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work`` in one transaction, in a thread; what is begun is also ended."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._connections)
+        return await anyio.to_thread.run_sync(self._transact, work, limiter=self._limiter)
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        try:
+            if not self._migrated:
+                with self._engine.begin() as connection:
+                    _migrate(connection)
+                self._migrated = True
+            with self._engine.begin() as connection:
+                return work(connection)
+        except SQLAlchemyError as error:
+            # The error's own text may hold the URL with its password, and the values.
+            raise StoreError(f"the store failed with {type(error).__name__}") from error
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._engine.url.render_as_string(hide_password=True)!r})"
+
+
+class SQLiteStore(SQLStore):
+    """A store in a SQLite file, for one process or several on one machine."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"sqlite:///{path}")
+
+
+_SETTLE = f"UPDATE agentloop_rounds SET outcome = :outcome WHERE {_OWNED}"
+_LEASE = f"UPDATE agentloop_rounds SET leased_until = :until WHERE {_OWNED}"
+_LOCK = f"UPDATE agentloop_rounds SET epoch = epoch WHERE {_OWNED}"
+_NEW_CALL = """INSERT INTO agentloop_calls (call, keep, expires)
+    VALUES (:call, :keep, :expires) ON CONFLICT (call) DO NOTHING"""
+_NEW_ROUND = """INSERT INTO agentloop_rounds (call, number, state, epoch, leased_until)
+    VALUES (:call, :number, :state, 0, 0) ON CONFLICT (call, number) DO NOTHING"""
+_ENTER = """UPDATE agentloop_rounds
+    SET epoch = epoch + 1, leased_until = :until, answers = coalesce(answers, :answers)
+    WHERE call = :call AND number = :number AND outcome IS NULL AND leased_until <= :now
+    AND EXISTS (SELECT 1 FROM agentloop_calls c WHERE c.call = :call AND c.expires >= :now)
+    RETURNING epoch, state, answers"""
+_FIND_ROUND = """SELECT r.outcome FROM agentloop_rounds r JOIN agentloop_calls c ON c.call = r.call
+    WHERE r.call = :call AND r.number = :number AND c.expires >= :now"""
+_KEEP_CALL = "UPDATE agentloop_calls SET expires = :now + keep WHERE call = :call"
+_NEW_CLAIM = """INSERT INTO agentloop_claims (call, effect) VALUES (:call, :effect)
+    ON CONFLICT (call, effect) DO NOTHING"""
+_FIND_CLAIM = "SELECT result FROM agentloop_claims WHERE call = :call AND effect = :effect"
+_RECORD = "UPDATE agentloop_claims SET result = :result WHERE call = :call AND effect = :effect"
+
+
+def _enter(
+    connection: Connection, round: Round, answers: str, now: float, lease: float
+) -> Entered | Busy | Settled:
+    values = {"call": round.call, "number": round.number, "now": now}
+    entering = {**values, "until": now + lease, "answers": answers}
+    row = _run(connection, _ENTER, entering).one_or_none()
+    if row is not None:
+        _run(connection, _KEEP_CALL, values)
+        return Entered(Round(round.call, round.number, row.epoch, row.state, row.answers or ""))
+    found = _run(connection, _FIND_ROUND, values).one_or_none()
+    if found is None:
+        raise UnknownRoundError("this call is not known here, or it has expired")
+    return Busy() if found.outcome is None else Settled(found.outcome)
+
+
+def _owner(round: Round) -> dict[str, Any]:
+    return {"call": round.call, "number": round.number, "epoch": round.epoch}
+
+
+def _owned(connection: Connection, sql: str, values: dict[str, Any]) -> None:
+    """Write to a round that ``values`` own; the row stays locked until the transaction ends."""
+    if _run(connection, sql, values).rowcount != 1:
+        raise StaleOwnerError("the round was taken over or has ended; nothing was written")
+
+
+def _run(connection: Connection, sql: str, values: dict[str, Any]) -> Any:
+    return connection.execute(text(sql), values)
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the schema to this version; processes that start at once wait for each other."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(7311840275)"))
+    connection.execute(
+        text("CREATE TABLE IF NOT EXISTS agentloop_schema (version INTEGER NOT NULL)")
+    )
+    found = connection.execute(text("SELECT version FROM agentloop_schema")).scalar_one_or_none()
+    version = found or 0
+    if version > len(_MIGRATIONS):
+        raise StoreError(
+            f"the store has schema version {version}, this agentloop knows up to "
+            f"{len(_MIGRATIONS)}: a newer one has used it"
+        )
+    for statements in _MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(text(statement))
+    if found is None:
+        connection.execute(
+            text("INSERT INTO agentloop_schema VALUES (:v)"), {"v": len(_MIGRATIONS)}
+        )
+    elif version < len(_MIGRATIONS):
+        connection.execute(
+            text("UPDATE agentloop_schema SET version = :v"), {"v": len(_MIGRATIONS)}
+        )
+
+
+def _engine(url: str, connections: int) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=connections)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A reader that turns writer half-way cannot wait for its turn; so write from the start.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,266 @@
+"""Stores: one suite, run against each of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from agentloop.errors import DefinitionError
+from agentloop.store import (
+    Busy,
+    Claim,
+    Entered,
+    MemoryStore,
+    Round,
+    Settled,
+    StaleOwnerError,
+    StoreError,
+    UnknownRoundError,
+)
+
+sqlalchemy = pytest.importorskip("sqlalchemy")
+
+from agentloop.sql_store import SQLiteStore, SQLStore  # noqa: E402
+
+KEEP = 60.0
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of the tests' own, on a socket in a directory of its own."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    bin, home = found[-1].parent, tmp_path_factory.mktemp("pg")
+    # The server refuses to run as root.
+    become: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
+    if become:
+        for path in (home, *home.parents):
+            if path.owner() == "root" and path != Path("/") and path != Path("/tmp"):
+                path.chmod(0o755)
+        shutil.chown(home, "postgres")
+    data = home / "data"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(
+        [bin / "initdb", "-D", data, "-A", "trust", "-U", "postgres"],
+        check=True,
+        cwd=home,
+        **become,
+        **quiet,
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -p {port}"
+    server = subprocess.Popen(
+        [bin / "postgres", "-D", data, *options.split()], cwd=home, **become, **quiet
+    )
+    try:
+        _wait_for(port)
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait_for(port: int) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError("PostgreSQL did not start")
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    made = (
+        SQLiteStore(tmp_path / "store.db")
+        if request.param == "sqlite"
+        else SQLStore(request.getfixturevalue("postgres"))
+    )
+    yield made
+    await made.close()
+
+
+def name() -> str:
+    return os.urandom(8).hex()
+
+
+async def entered(found: Any) -> Round:
+    assert isinstance(found, Entered), found
+    return found.round
+
+
+async def test_a_round_is_entered_by_one_owner_at_a_time(store: Any) -> None:
+    call = name()
+    await entered(await store.begin(call, lease=30, keep=KEEP))
+    assert await store.begin(call, lease=30, keep=KEEP) == Busy()
+
+
+async def test_a_settled_round_gives_its_outcome_to_whoever_brings_it_again(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    await store.settle(held, "the outcome", next_state="the state")
+    for _ in range(3):
+        assert await store.begin(call, lease=30, keep=KEEP) == Settled("the outcome")
+    following = await entered(await store.enter(call, 1, "answers", lease=30))
+    assert (following.state, following.answers) == ("the state", "answers")
+
+
+async def test_the_answers_that_count_are_the_first_ones(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    await store.settle(held, "asks", next_state="s")
+    first = await entered(await store.enter(call, 1, "first", lease=30))
+    await store.release(first)
+    again = await entered(await store.enter(call, 1, "second", lease=30))
+    assert again.answers == "first"
+
+
+async def test_a_round_whose_lease_ran_out_is_taken_over_and_its_former_owner_refused(
+    store: Any,
+) -> None:
+    call = name()
+    stale = await entered(await store.begin(call, lease=0.05, keep=KEEP))
+    await anyio.sleep(0.1)
+    owner = await entered(await store.begin(call, lease=30, keep=KEEP))
+    assert owner.epoch == stale.epoch + 1
+    for refused in (
+        store.settle(stale, "mine", next_state=None),
+        store.renew(stale, lease=30),
+        store.release(stale),
+        store.claim(stale, "effect"),
+        store.record(stale, "effect", "result"),
+    ):
+        with pytest.raises(StaleOwnerError):
+            await refused
+    await store.settle(owner, "yours", next_state=None)
+    assert await store.begin(call, lease=30, keep=KEEP) == Settled("yours")
+
+
+async def test_a_renewed_lease_holds(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=0.05, keep=KEEP))
+    await store.renew(held, lease=30)
+    await anyio.sleep(0.1)
+    assert await store.begin(call, lease=30, keep=KEEP) == Busy()
+
+
+async def test_an_effect_is_claimed_once_and_its_result_is_remembered_over_takeovers(
+    store: Any,
+) -> None:
+    call = name()
+    first = await entered(await store.begin(call, lease=0.05, keep=KEEP))
+    assert await store.claim(first, "pay") == Claim(new=True)
+    assert await store.claim(first, "pay") == Claim(new=False, result=None)
+    await anyio.sleep(0.1)
+    second = await entered(await store.begin(call, lease=30, keep=KEEP))
+    assert await store.claim(second, "pay") == Claim(new=False, result=None)
+    await store.record(second, "pay", "paid")
+    assert await store.claim(second, "pay") == Claim(new=False, result="paid")
+
+
+async def test_of_many_that_claim_at_once_one_is_the_first(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    claims: list[Claim] = []
+
+    async def claim() -> None:
+        claims.append(await store.claim(held, "pay"))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(claim)
+    assert sorted(c.new for c in claims) == [False] * 19 + [True]
+
+
+async def test_of_many_that_enter_at_once_one_gets_in(store: Any) -> None:
+    call = name()
+    found: list[Any] = []
+
+    async def begin() -> None:
+        found.append(await store.begin(call, lease=30, keep=KEEP))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(begin)
+    assert sum(isinstance(f, Entered) for f in found) == 1
+    assert found.count(Busy()) == 19
+
+
+async def test_an_unknown_round_and_an_expired_one_are_refused(store: Any) -> None:
+    with pytest.raises(UnknownRoundError):
+        await store.enter(name(), 3, "", lease=30)
+    call = name()
+    held = await entered(await store.begin(call, lease=0.01, keep=0.05))
+    await store.settle(held, "asks", next_state="s")
+    await anyio.sleep(0.1)
+    with pytest.raises(UnknownRoundError):
+        await store.enter(call, 1, "", lease=30)
+
+
+async def test_sweeping_forgets_what_has_expired_and_nothing_else(store: Any) -> None:
+    old, young = name(), name()
+    held = await entered(await store.begin(old, lease=0.01, keep=0.05))
+    await store.claim(held, "pay")
+    kept = await entered(await store.begin(young, lease=30, keep=KEEP))
+    await anyio.sleep(0.1)
+    assert await store.sweep() >= 1
+    await store.settle(kept, "done", next_state=None)
+    assert await store.begin(young, lease=30, keep=KEEP) == Settled("done")
+
+
+async def test_a_state_of_any_size_is_kept(store: Any) -> None:
+    call, state = name(), "x" * 5_000_000 + "é\u2028"
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    await store.settle(held, "asks", next_state=state)
+    assert (await entered(await store.enter(call, 1, "", lease=30))).state == state
+
+
+async def test_two_stores_on_one_file_see_the_same(tmp_path: Path) -> None:
+    one, two = SQLiteStore(tmp_path / "s.db"), SQLiteStore(tmp_path / "s.db")
+    held = await entered(await one.begin("c", lease=30, keep=KEEP))
+    assert await two.begin("c", lease=30, keep=KEEP) == Busy()
+    await two.settle(held, "over", next_state=None)
+    assert await one.begin("c", lease=30, keep=KEEP) == Settled("over")
+    await one.close()
+    await two.close()
+
+
+async def test_a_store_that_is_out_of_reach_says_so_without_its_password() -> None:
+    store = SQLStore("postgresql+psycopg://me:s3cret@127.0.0.1:9/none?connect_timeout=1")
+    with pytest.raises(StoreError) as raised:
+        await store.begin("c", lease=30, keep=KEEP)
+    assert "s3cret" not in f"{raised.value}{store!r}"
+    await store.close()
+
+
+async def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "s.db")
+    await store.sweep()
+    with store._engine.begin() as connection:
+        connection.execute(sqlalchemy.text("UPDATE agentloop_schema SET version = 99"))
+    await store.close()
+    newer = SQLiteStore(tmp_path / "s.db")
+    with pytest.raises(StoreError, match="schema version 99"):
+        await newer.sweep()
+    await newer.close()
+
+
+def test_a_url_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(DefinitionError, match="URL"):
+        SQLStore("no url at all")
