@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentloop.run import Run, Stop
     from agentloop.tools import Tool, tool
     from agentloop.usage import Limits, Usage
+    from agentloop.user import ask_url, ask_user
 
 __all__ = [
     "Agent",
@@ -28,6 +29,8 @@ __all__ = [
     "ToolError",
     "Usage",
     "__version__",
+    "ask_url",
+    "ask_user",
     "gather",
     "idempotency_key",
     "once",
@@ -46,6 +49,8 @@ _HOME = {
     "Tool": "agentloop.tools",
     "ToolError": "agentloop.errors",
     "Usage": "agentloop.usage",
+    "ask_url": "agentloop.user",
+    "ask_user": "agentloop.user",
     "gather": "agentloop.agent",
     "idempotency_key": "agentloop.place",
     "once": "agentloop.agent",

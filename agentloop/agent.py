@@ -17,7 +17,7 @@ from agentloop.errors import DefinitionError, RunStopped, StateError, ToolError
 from agentloop.events import RunEnded, RunStarted, Sink, tell
 from agentloop.loop import Driver
 from agentloop.output import Output
-from agentloop.place import HERE, MAX_NESTING, Host, Place
+from agentloop.place import HERE, MAX_NESTING, Host, Place, User
 from agentloop.provider import Provider
 from agentloop.run import Prompt, Run, Stop, start, stop
 from agentloop.tools import Tool, Toolbox, tool
@@ -199,16 +199,18 @@ class Agent(Generic[OutputT]):
         limits: Limits | None = None,
         history: Sequence[SamplingMessage] = (),
         on_event: Sink | None = None,
+        user: User | None = None,
     ) -> RunResult[OutputT]:
         """Run the agent on ``prompt``, after the messages of ``history``, to its end.
 
         Who answers: ``provider``; else the client of the MCP call that is being served; else the
-        provider of the run that this one is inside of; else the agent's own. Raises
+        provider of the run that this one is inside of; else the agent's own. ``user`` answers for
+        the person where tools ask for approval or for values. Raises
         :class:`DefinitionError` or :class:`CapabilityError` where that leaves nobody, and nothing
         for what happens in the run: that is in the result.
         """
         definition = self._limited(limits)
-        place = _enter(provider, on_event)
+        place = _enter(provider, on_event, user)
         host = place.host
         token = HERE.set(place)
         try:
@@ -288,14 +290,14 @@ class Agent(Generic[OutputT]):
         return f"Agent({self.name!r}, tools={list(self._toolbox)})"
 
 
-def _enter(provider: Provider | None, sink: Sink | None) -> Place:
+def _enter(provider: Provider | None, sink: Sink | None, user: User | None) -> Place:
     """The place of a run that begins here."""
     here = HERE.get()
     if here is None:
-        return Place("", None, Host(provider, sink)).below(nesting=1)
-    if provider is None and sink is None:
+        return Place("", None, Host(provider, sink, user)).below(nesting=1)
+    if provider is None and sink is None and user is None:
         return here.below(nesting=1)
-    return here.below(host=_Overriding(here.host, provider, sink), nesting=1)
+    return here.below(host=_Overriding(here.host, provider, sink, user), nesting=1)
 
 
 def _check_same(asked: Run, kept: Run, place: Place) -> None:
@@ -312,8 +314,12 @@ def _check_same(asked: Run, kept: Run, place: Place) -> None:
 class _Overriding(Host):
     """Another host with its provider or its sink replaced."""
 
-    def __init__(self, host: Host, provider: Provider | None, sink: Sink | None) -> None:
-        super().__init__(provider, sink or host.sink)
+    def __init__(
+        self, host: Host, provider: Provider | None, sink: Sink | None, user: User | None
+    ) -> None:
+        super().__init__(provider, sink or host.sink, user)
+        if user is None:
+            self.ask_user = host.ask_user
         self._host = host
         self.suspends = host.suspends
         self.load = host.load

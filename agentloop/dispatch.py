@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +24,7 @@ from agentloop.schema import ArgumentsInvalid
 from agentloop.strays import Stray, Work, left_behind, stray
 from agentloop.threads import in_thread
 from agentloop.tools import Effect, Tool, Toolbox
+from agentloop.user import refusal
 
 
 async def dispatch(
@@ -32,14 +35,16 @@ async def dispatch(
     place: Place,
     results: dict[str, ToolResultContent],
     sink: Sink | None,
+    deadline: float = math.inf,
 ) -> None:
     """Run ``calls`` and put the result of each into ``results``, by its id, as it comes.
 
+    At ``deadline`` (``time.monotonic()``) what still runs is stopped, and the rest is not begun.
     Raises nothing but cancellation; then ``results`` holds what finished before.
     """
     uses = [use for use in run.messages[-1].content_as_list if use.type == "tool_use"]
     names = {use.id: f"{run.steps}.{number}" for number, use in enumerate(uses)}
-    turn = _Turn(run, place, results, sink, names)
+    turn = _Turn(run, place, results, sink, names, deadline)
     prepared: list[_Prepared] = []
     for call in calls:
         ready = _prepare(call, toolbox)
@@ -96,16 +101,22 @@ class _Turn:
     sink: Sink | None
     names: dict[str, str]
     """The name of each call's place, by id. Ids are the model's: they may come again later."""
+    deadline: float
 
     async def perform(self, ready: _Prepared) -> None:
         """Run one call to its result. Raises nothing but cancellation."""
         call = ready.call
         began = time.monotonic()
         tell(self.sink, ToolStarted(self.run, self.place.key, call))
+        if began >= self.deadline:
+            self.answer(call, error_result(call.id, "Not run: the time is up."), 0.0)
+            return
         here = self.place.below(self.names[call.id])
         here.token = f"{self.run.id}:{here.key}"
         try:
-            if ready.tool.guarded:
+            if ready.tool.approve and (no := await refusal(ready.tool, ready.arguments, here)):
+                result = error_result(call.id, no)
+            elif ready.tool.guarded:
                 effect = Effect(ready.tool, here.token, call.id, ready.arguments)
                 result = await self.place.host.guard(
                     effect, lambda: self._see_through(ready, here, began)
@@ -118,9 +129,10 @@ class _Turn:
 
     async def _see_through(self, ready: _Prepared, here: Place, began: float) -> ToolResultContent:
         tool = ready.tool
+        patience = min(tool.timeout or math.inf, self.deadline - began)
         errand = _start(ready, here)
         try:
-            in_time = await errand.wait(tool.timeout)
+            in_time = await errand.wait(patience)
             if not in_time:
                 await _stop(errand, tool)
         except anyio.get_cancelled_exc_class():
@@ -129,7 +141,7 @@ class _Turn:
             elif not errand.cancelled:  # it ended a moment before, and what ended has a result
                 self.answer(ready.call, _result(ready, errand, here), time.monotonic() - began)
             raise
-        return _result(ready, errand, here, in_time=in_time)
+        return _result(ready, errand, here, late_after=None if in_time else patience)
 
     def answer(self, call: ToolUseContent, result: ToolResultContent, seconds: float) -> None:
         """Note the result of ``call``."""
@@ -163,11 +175,12 @@ async def _stop(errand: Stray, tool: Tool) -> None:
 
 
 def _result(
-    ready: _Prepared, errand: Stray, here: Place, *, in_time: bool = True
+    ready: _Prepared, errand: Stray, here: Place, *, late_after: float | None = None
 ) -> ToolResultContent:
     id, tool = ready.call.id, ready.tool
-    if not in_time and (not errand.ended or errand.cancelled or errand.error is not None):
-        late = f"Timed out after {tool.timeout:g} s."
+    finished = errand.ended and not errand.cancelled and errand.error is None
+    if late_after is not None and not finished:
+        late = f"Timed out after {late_after:.3g} s."
         if not errand.ended or not tool.is_async:
             late += " It could not be stopped: it may still be at work."
         result = error_result(id, late)
@@ -197,10 +210,27 @@ def _explain(tool: Tool, error: BaseException) -> str:
     if len(inner) == 1:  # a task group's way to raise what its one task raised
         return _explain(tool, inner[0])
     if isinstance(error, ToolError | AgentLoopError):
-        return str(error) or type(error).__name__
+        return _text(error) or type(error).__name__
+    told = {"exc_info": error} if tool.reveal_errors else {"at": where(error)}
     structlog.get_logger("agentloop").warning(
-        "tool_failed", tool=tool.name, error_type=type(error).__name__, exc_info=error
+        "tool_failed", tool=tool.name, error_type=type(error).__name__, **told
     )
     if tool.reveal_errors:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {_text(error)}"
     return f"The tool failed with {type(error).__name__}."
+
+
+def where(error: BaseException) -> str | None:
+    """File and line that raised ``error``: what a log may say of it, as its text may hold secrets.
+
+    None where that was not in Python.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  an exception may also fail to say what it is
+        return ""

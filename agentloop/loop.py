@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -11,12 +12,13 @@ import anyio
 import structlog
 from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseContent
 
-from agentloop.dispatch import dispatch
+from agentloop.dispatch import dispatch, where
 from agentloop.errors import DeniedError, ProviderError
 from agentloop.events import AskEnded, AskStarted, Sink, tell
 from agentloop.place import Place
 from agentloop.provider import Provider
-from agentloop.run import Ask, Run, Stop, called, close, fail, pending, sampled, stop
+from agentloop.run import Ask, Run, Stop, asking, called, close, fail, pending, sampled, stop
+from agentloop.strays import told_to_stop
 from agentloop.tools import Toolbox
 
 
@@ -39,8 +41,10 @@ class Driver:
         while (wanted := pending(run := self._in_bounds(run))) is not None:
             if isinstance(wanted, Ask):
                 if not resumed:
-                    tell(self.sink, AskStarted(run, self.place.key))
-                run = await self._ask(run, wanted.request)
+                    run = asking(run, at=time.time())
+                    self.keep(run)
+                    tell(self.sink, AskStarted(run, self.place.key, self.provider.name))
+                run = await self._ask(run, wanted.request, resumed)
             else:
                 run = await self._call(run, wanted.calls)
             self.keep(run)
@@ -58,55 +62,64 @@ class Driver:
         self.keep(run)
         return run
 
-    async def _ask(self, run: Run, request: CreateMessageRequestParams) -> Run:
+    async def _ask(self, run: Run, request: CreateMessageRequestParams, resumed: bool) -> Run:
         limits = run.definition.limits
         left = None if limits.seconds is None else limits.seconds - run.seconds
         patience = _least(left, limits.ask_seconds)
+        waited = max(time.time() - run.asked, 0.0) if resumed and run.asked else 0.0
         began = time.monotonic()
         try:
             with anyio.move_on_after(patience) as self.place.patience:
                 reply = await self.provider.sample(request)
                 seconds = time.monotonic() - began
                 run = sampled(run, reply, seconds=seconds)
-                tell(self.sink, AskEnded(run, self.place.key, reply, seconds))
+                tell(
+                    self.sink,
+                    AskEnded(run, self.place.key, reply, waited + seconds, self.provider.name),
+                )
                 return run
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED
             spent = time.monotonic() - began
             return fail(run, f"{error.code}: {error}", stop=why, seconds=spent)
-        except Exception as error:  # noqa: BLE001  a provider that breaks its contract ends the run, with its transcript
+        except (Exception, asyncio.CancelledError) as error:  # a provider that breaks its contract
+            if isinstance(error, asyncio.CancelledError) and told_to_stop():
+                raise
             structlog.get_logger("agentloop").warning(
-                "provider_broke_its_contract", provider=self.provider.name, exc_info=error
+                "provider_broke_its_contract",
+                provider=self.provider.name,
+                error_type=type(error).__name__,
+                at=where(error),
             )
             what = f"provider: {self.provider.name} raised {type(error).__name__}"
             return fail(run, what, seconds=time.monotonic() - began)
         spent = time.monotonic() - began
         if left is not None and left <= patience:
-            return fail(
-                run, "seconds: the time was up before the model answered", stop=Stop.SECONDS
-            )
+            error = "seconds: the time was up before the model answered"
+            return fail(run, error, stop=Stop.SECONDS, seconds=spent)
         return fail(run, f"timeout: no answer within {patience:g} s", seconds=spent)
 
     async def _call(self, run: Run, calls: tuple[ToolUseContent, ...]) -> Run:
         limits = run.definition.limits
-        left = math.inf if limits.seconds is None else limits.seconds - run.seconds
-        results: dict[str, ToolResultContent] = {}
         began = time.monotonic()
+        deadline = math.inf if limits.seconds is None else began + limits.seconds - run.seconds
+        results: dict[str, ToolResultContent] = {}
         try:
-            with anyio.move_on_after(left) as scope:
-                await dispatch(
-                    calls,
-                    self.toolbox,
-                    run=run,
-                    place=self.place,
-                    results=results,
-                    sink=self.sink,
-                )
+            await dispatch(
+                calls,
+                self.toolbox,
+                run=run,
+                place=self.place,
+                results=results,
+                sink=self.sink,
+                deadline=deadline,
+            )
         except BaseException:
             self.keep(called(run, results, seconds=time.monotonic() - began))
             raise
-        run = called(run, results, seconds=time.monotonic() - began)
-        return stop(run, Stop.SECONDS) if scope.cancelled_caught else run
+        ended = time.monotonic()
+        run = called(run, results, seconds=ended - began)
+        return stop(run, Stop.SECONDS) if ended >= deadline else run
 
 
 def _least(a: float | None, b: float | None) -> float:

@@ -10,13 +10,22 @@ from typing import Any, cast
 from mcp_types import Tool
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from agentloop.errors import DefinitionError
+from agentloop.text import clean_json
 
 ANSWER_TOOL = "final_answer"
 """The tool that carries a typed answer."""
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+class QuietSchema(GenerateJsonSchema):
+    """Schemas that leave out a default that has no JSON form, without a warning."""
+
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        pass
 
 
 class OutputInvalid(ValueError):
@@ -31,7 +40,7 @@ class Output:
         self.type = type_
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(type_)
-            schema = self._adapter.json_schema()
+            schema = self._adapter.json_schema(schema_generator=QuietSchema)
         except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
             raise DefinitionError(f"output={type_!r} has no JSON schema: {error}") from error
         self._wrapped = not _is_object(schema)
@@ -52,7 +61,13 @@ class Output:
     def check(self, arguments: dict[str, Any]) -> Any:
         """The answer in ``arguments`` as JSON. Raises :class:`OutputInvalid`."""
         value = self.value(arguments)
-        return self._adapter.dump_python(value, mode="json", by_alias=True)
+        try:
+            answer = self._adapter.dump_python(value, mode="json", by_alias=True)
+            json.dumps(answer, allow_nan=False)
+            self.revive(answer)
+        except (ValueError, TypeError) as error:
+            raise OutputInvalid(f"the answer has no JSON form: {type(error).__name__}") from error
+        return clean_json(answer)
 
     def value(self, arguments: dict[str, Any]) -> Any:
         """The answer in ``arguments`` as an instance of the type. Raises :class:`OutputInvalid`."""
@@ -66,8 +81,8 @@ class Output:
             return self._adapter.validate_python(raw, by_alias=True, by_name=True)
         except ValidationError as error:
             raise OutputInvalid(explain(error, raw)) from error
-        except RecursionError as error:
-            raise OutputInvalid("the answer nests too deeply") from error
+        except Exception as error:  # a validator of the author's failed
+            raise OutputInvalid(f"it cannot be checked: {type(error).__name__}") from error
 
     def revive(self, answer: Any) -> Any:
         """The typed value of an answer that :meth:`check` gave."""

@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from typing import Any
 
 import anyio
-from mcp_types import ToolResultContent
+from mcp_types import ElicitRequestParams, ElicitResult, ToolResultContent
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError
+from agentloop.errors import DefinitionError, ToolError
 from agentloop.events import Sink
 from agentloop.provider import Provider
 from agentloop.run import Run
@@ -30,6 +30,10 @@ HERE: ContextVar[Place | None] = ContextVar("agentloop_place", default=None)
 """The place of the code that runs now; None outside of any run and any served function."""
 
 
+User = Callable[[ElicitRequestParams], Awaitable[ElicitResult]]
+"""Answers for the person behind a call; the shape of a client's elicitation callback."""
+
+
 class Host:
     """What surrounds runs: who answers their asks, who listens, what is kept while suspended.
 
@@ -39,9 +43,12 @@ class Host:
     suspends = False
     """Whether runs may be parked and the function entered again."""
 
-    def __init__(self, provider: Provider | None, sink: Sink | None) -> None:
+    def __init__(
+        self, provider: Provider | None, sink: Sink | None, user: User | None = None
+    ) -> None:
         self._provider = provider
         self.sink = sink
+        self.user = user
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:
         """Who answers the asks of a run of ``definition``; ``own`` is its agent's own provider."""
@@ -78,6 +85,15 @@ class Host:
     ) -> ToolResultContent:
         """What came of ``effect``: perform it, unless it was performed before."""
         return await perform()
+
+    async def ask_user(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
+        """What the person behind the call answers to a question asked at ``place``.
+
+        Raises :class:`ToolError` where they cannot be asked.
+        """
+        if self.user is None:
+            raise ToolError("There is nobody to ask here.")
+        return await self.user(params)
 
     def stalled(self) -> None:
         """Called when every branch of the function ends in a parked run."""

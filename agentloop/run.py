@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
@@ -35,13 +35,12 @@ from mcp_types import (
     ToolResultContent,
     ToolUseContent,
 )
-from pydantic import ValidationError
 
 from agentloop.definition import Definition
-from agentloop.errors import StateError
+from agentloop.errors import DefinitionError, StateError
 from agentloop.meta import NOTICE_KEY, PROVIDER_KEY, USAGE_KEY, Reply, usage_of
 from agentloop.output import ANSWER_TOOL, OutputInvalid
-from agentloop.text import clean, clean_json, too_deep
+from agentloop.text import MAX_INTEGER, clean, clean_json, cut, too_deep
 from agentloop.transcript import Transcript
 from agentloop.usage import Usage
 
@@ -90,6 +89,8 @@ class Run:
     id: str
     definition: Definition
     messages: Transcript
+    history: int = 0
+    """How many messages came before the prompt."""
     usage: Usage = field(default_factory=Usage)
     steps: int = 0
     """Asks that were answered."""
@@ -116,11 +117,18 @@ class Run:
     stop: Stop | None = None
     error: str | None = None
     """What failed, where ``stop`` is ``failed`` or ``denied``."""
+    began: float = 0.0
+    """When the run began, in seconds since the epoch."""
+    asked: float = 0.0
+    """When the open ask left, in seconds since the epoch: it may be answered elsewhere."""
+    trace: str | None = None
+    """The trace that the run is part of, as a W3C ``traceparent``, for others to join."""
 
     @property
     def text(self) -> str:
-        """The text of the last message of the model."""
-        for message in reversed(self.messages):
+        """The text of the last message that the model gave in this run."""
+        for index in range(len(self.messages) - 1, self.history, -1):
+            message = self.messages[index]
             if message.role == "assistant":
                 return "\n".join(b.text for b in message.content_as_list if b.type == "text")
         return ""
@@ -159,41 +167,65 @@ class Run:
         state = cast("dict[str, Any]", data)
         try:
             results = [ToolResultContent.model_validate(r) for r in state.get("results", [])]
-            plain = {name: state[name] for name in _PLAIN_FIELDS if name in state}
-            for name in ("recent", "warned", "answer"):
-                if name in plain:
-                    plain[name] = tuple(plain[name])
-            for name in ("closing", "stop"):
-                if name in plain:
-                    plain[name] = Stop(plain[name])
-            return cls(
+            run = cls(
                 id=state["id"],
                 definition=definition,
                 messages=Transcript.from_json(state["messages"]),
                 usage=Usage.from_json(state.get("usage")),
                 results={result.tool_use_id: result for result in results},
-                **plain,
+                **{
+                    name: read(state[name]) for name, read in _PLAIN_FIELDS.items() if name in state
+                },
             )
-        except (ValidationError, KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise StateError(f"the saved run is damaged: {type(error).__name__}") from error
+        problem = run.messages.imbalance(open=run.stop is None)
+        if problem or len(run.messages) <= run.history:
+            raise StateError(f"the saved run is damaged: {problem or 'messages are missing'}")
+        return run
 
 
-_PLAIN_FIELDS = (
-    "steps",
-    "tool_calls",
-    "seconds",
-    "errors",
-    "repairs",
-    "recent",
-    "warned",
-    "last_tokens",
-    "last_seconds",
-    "weight",
-    "answer",
-    "closing",
-    "stop",
-    "error",
-)
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(value)
+    return value
+
+
+def _words_in(value: Any) -> tuple[str, ...]:
+    return tuple(str(item) for item in list(value))
+
+
+def _one(value: Any) -> tuple[Any]:
+    (item,) = value
+    return (item,)
+
+
+_PLAIN_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "history": _count,
+    "steps": _count,
+    "tool_calls": _count,
+    "seconds": _seconds,
+    "errors": _count,
+    "repairs": _count,
+    "recent": _words_in,
+    "warned": _words_in,
+    "last_tokens": _count,
+    "last_seconds": _seconds,
+    "weight": _count,
+    "answer": _one,
+    "closing": lambda value: Stop(value),
+    "stop": lambda value: Stop(value),
+    "error": str,
+    "began": _seconds,
+    "asked": _seconds,
+    "trace": str,
+}
 
 
 # --- what a run waits for ----------------------------------------------------------------------
@@ -205,13 +237,29 @@ def start(
     *,
     id: str,
     history: Sequence[SamplingMessage] = (),
+    began: float = 0.0,
 ) -> Run:
-    """A new run that is asked ``prompt``, after the messages of ``history``."""
+    """A new run that is asked ``prompt``, after the messages of ``history``.
+
+    Raises :class:`DefinitionError` where the prompt is empty, or the history is not balanced: such
+    as no model would take.
+    """
     blocks: list[SamplingMessageContentBlock] = (
-        [TextContent(text=clean(prompt))] if isinstance(prompt, str) else list(prompt)
+        [TextContent(text=prompt)] if isinstance(prompt, str) else list(prompt)
     )
-    run = Run(id=id, definition=definition, messages=Transcript(history))
-    return _settle(_say(run, blocks))
+    if not blocks:
+        raise DefinitionError("the prompt is empty")
+    messages = Transcript(history)
+    if (problem := messages.imbalance()) is not None:
+        raise DefinitionError(f"the history is not balanced: {problem}")
+    run = Run(id=id, definition=definition, messages=messages, history=len(messages), began=began)
+    return _settle(_say(run, [_clean_text(block) for block in blocks]))
+
+
+def _clean_text(block: Any) -> Any:
+    if block.type != "text" or (text := clean(block.text)) is block.text:
+        return block
+    return block.model_copy(update={"text": text})
 
 
 def pending(run: Run) -> Ask | ToolCalls | None:
@@ -239,7 +287,15 @@ def _request(run: Run) -> CreateMessageRequestParams:
 
 
 def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
-    """The run after the model's ``reply``, which took ``seconds``."""
+    """The run after the model's ``reply``, which took ``seconds``.
+
+    A reply that comes after the end changes nothing. Raises :class:`StateError` where the run waits
+    for results of tool calls.
+    """
+    if run.stop is not None:
+        return run
+    if run.messages[-1].role == "assistant":
+        raise StateError("the run waits for the results of tool calls, not for a reply")
     content = reply.content if isinstance(reply.content, list) else [reply.content]
     usage = usage_of(reply) or _estimate(run, content)
     run = _with(
@@ -249,6 +305,7 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
         seconds=run.seconds + seconds,
         last_tokens=usage.total_tokens,
         last_seconds=seconds,
+        asked=0.0,
     )
     if reply.role != "assistant":
         return fail(run, f"malformed_reply: a reply has role {reply.role!r}, not 'assistant'")
@@ -272,8 +329,16 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
 def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float = 0.0) -> Run:
     """The run after ``results`` of its open calls, by tool use id.
 
-    Results may come all at once or in parts; the turn closes with the last of them.
+    Results may come all at once or in parts; the turn closes with the last of them. The first
+    result of a call counts, and what answers no open call is ignored.
     """
+    if run.stop is not None or run.messages[-1].role != "assistant":
+        return run
+    results = {
+        use.id: _for(use, results[use.id])
+        for use in _uses(run)
+        if use.id in results and use.id not in run.results
+    }
     spent = run.usage
     for result in results.values():
         if result.meta and USAGE_KEY in result.meta:  # what agents inside the call used
@@ -282,9 +347,19 @@ def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float
     return _close_turn(_with(run, results=results, usage=spent, seconds=run.seconds + seconds))
 
 
+def asking(run: Run, *, at: float) -> Run:
+    """The run, whose open ask left ``at``, in seconds since the epoch."""
+    return _with(run, asked=at)
+
+
+def traced(run: Run, trace: str | None) -> Run:
+    """The run as part of ``trace``, a W3C ``traceparent``."""
+    return _with(run, trace=trace)
+
+
 def fail(run: Run, error: str, *, stop: Stop = Stop.FAILED, seconds: float = 0.0) -> Run:
     """The run ended by an error outside of it; ``error`` says which."""
-    return _end(_with(run, seconds=run.seconds + seconds), stop, error=clean(error))
+    return _end(_with(run, seconds=run.seconds + seconds), stop, error=cut(clean(error), 4096))
 
 
 def stop(run: Run, why: Stop) -> Run:
@@ -329,8 +404,7 @@ def _sanitise(
     seen: set[str] = set()
     for block in content:
         if block.type == "text":
-            text = clean(block.text)
-            blocks.append(block if text is block.text else block.model_copy(update={"text": text}))
+            blocks.append(_clean_text(block))
         elif block.type == "tool_use":
             use = _sanitise_use(block, seen, invalid)
             seen.add(use.id)
@@ -341,6 +415,12 @@ def _sanitise(
 
 
 def _sanitise_use(use: ToolUseContent, seen: set[str], invalid: dict[str, str]) -> ToolUseContent:
+    if (
+        use.id
+        and use.id not in seen
+        and _is_plain(use.id, use.name, *use.input, *use.input.values())
+    ):
+        return use
     changes: dict[str, Any] = {}
     id = clean(use.id)
     number = 2
@@ -352,21 +432,25 @@ def _sanitise_use(use: ToolUseContent, seen: set[str], invalid: dict[str, str]) 
     if too_deep(use.input):
         changes["input"] = {}
         invalid[id] = "The arguments nest too deeply and were dropped: send them flatter."
-    elif not _is_clean(use.input):
+    else:
         changes["input"] = clean_json(use.input)
     if (name := clean(use.name)) != use.name:
         changes["name"] = name
     return use.model_copy(update=changes) if changes else use
 
 
-def _is_clean(value: dict[str, Any]) -> bool:
-    return all(
-        type(v) in (int, float, bool) or v is None or _is_clean_str(v) for v in value.values()
-    )
-
-
-def _is_clean_str(value: Any) -> bool:
-    return isinstance(value, str) and clean(value) is value
+def _is_plain(*values: Any) -> bool:
+    """Whether there are only scalars among ``values``, and clean ones."""
+    for value in values:
+        if type(value) is str:
+            if clean(value) is not value:
+                return False
+        elif type(value) is int or type(value) is float:
+            if not -MAX_INTEGER < value < MAX_INTEGER:  # nor is infinity, nor what is no number
+                return False
+        elif value is not None and type(value) is not bool:
+            return False
+    return True
 
 
 def _provider_meta(reply: Reply) -> dict[str, Any] | None:
@@ -401,7 +485,7 @@ def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut:
         else:
             results[use.id] = _result(use, refusal, error=True)
     run = _with(run, tool_calls=run.tool_calls + let_through, results=results)
-    return _close_turn(run)
+    return run if let_through else _close_turn(run)
 
 
 def _take_answer(run: Run, use: ToolUseContent) -> tuple[Run, ToolResultContent]:
@@ -453,8 +537,9 @@ def _close_turn(run: Run) -> Run:
     ordered = [run.results[use.id] for use in uses]
     failed = all(result.is_error for result in ordered)
     only_bad_answers = failed and all(use.name == ANSWER_TOOL for use in uses)
-    run = _with(
-        _say(run, ordered),
+    run = _say(
+        run,
+        ordered,
         results={},
         errors=run.errors + 1 if failed and not only_bad_answers else 0,
         repairs=run.repairs if failed else 0,
@@ -520,13 +605,14 @@ def _remember(
     run: Run, uses: Sequence[ToolUseContent], results: Sequence[ToolResultContent]
 ) -> tuple[str, ...]:
     """``run.recent`` with this step's fingerprint: its calls and what they gave."""
-    if any(use.name in run.definition.polls for use in uses):
+    polls = run.definition.polls
+    if polls and any(use.name in polls for use in uses):
         return (*run.recent[-3:], "")
     did = [
-        (use.name, use.input, [_gist(block) for block in result.content], result.is_error)
+        (use.name, sorted(use.input.items()), *map(_gist, result.content), result.is_error)
         for use, result in zip(uses, results, strict=True)
     ]
-    data = json.dumps(did, sort_keys=True, separators=(",", ":")).encode("utf-8", "replace")
+    data = repr(did).encode("utf-8", "replace")
     return (*run.recent[-3:], hashlib.blake2b(data, digest_size=6).hexdigest())
 
 
@@ -553,7 +639,7 @@ def _end(run: Run, why: Stop, *, error: str | None = None) -> Run:
     if run.messages[-1].role == "assistant" and (uses := _uses(run)):
         not_run = f"Not run: the run ended ({why})."
         ordered = [run.results.get(use.id) or _result(use, not_run, error=True) for use in uses]
-        run = _with(_say(run, ordered), results={})
+        run = _say(run, ordered, results={})
     return _with(run, stop=why, error=error)
 
 
@@ -567,23 +653,27 @@ def _result(use: ToolUseContent, text: str, *, error: bool = False) -> ToolResul
     )
 
 
+def _for(use: ToolUseContent, result: ToolResultContent) -> ToolResultContent:
+    if result.tool_use_id == use.id:
+        return result
+    return result.model_copy(update={"tool_use_id": use.id})
+
+
 def _with(run: Run, **changes: Any) -> Run:
     """``dataclasses.replace`` at a tenth of its cost; every step makes a handful of runs."""
     new = object.__new__(Run)
-    new.__dict__.update(run.__dict__)
-    new.__dict__.update(changes)
+    new.__dict__.update(run.__dict__, **changes)
     return new
 
 
-def _say(run: Run, content: Sequence[SamplingMessageContentBlock]) -> Run:
-    return _append(
-        run, SamplingMessage.model_construct(role="user", content=list(content), meta=None)
-    )
+def _say(run: Run, content: Sequence[SamplingMessageContentBlock], **changes: Any) -> Run:
+    message = SamplingMessage.model_construct(role="user", content=list(content), meta=None)
+    return _append(run, message, **changes)
 
 
-def _append(run: Run, message: SamplingMessage) -> Run:
+def _append(run: Run, message: SamplingMessage, **changes: Any) -> Run:
     weight = run.weight + _weigh(message.content_as_list)
-    return _with(run, messages=run.messages.append(message), weight=weight)
+    return _with(run, messages=run.messages.append(message), weight=weight, **changes)
 
 
 def _notice(run: Run, text: str) -> Run:

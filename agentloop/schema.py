@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
@@ -11,10 +12,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import SchemaError
 
 from agentloop.errors import DefinitionError
-from agentloop.output import explain
+from agentloop.output import QuietSchema, explain
 
 
 class ArgumentsInvalid(ValueError):
@@ -26,38 +27,49 @@ class Signature:
 
     def __init__(self, fn: Callable[..., Any], *, label: str) -> None:
         """Raises :class:`DefinitionError` where ``fn`` cannot be a tool. ``label`` names it."""
-        self.summary, described = read_docstring(inspect.getdoc(fn) or "")
-        fields: dict[str, Any] = {}
-        for parameter in _parameters(fn, label):
-            fields[parameter.name] = _field(parameter, described.get(parameter.name))
+        self.summary, described = read_docstring(_docstring(fn))
+        parameters = _parameters(fn, label)
+        self._names = {f"p{number}": p.name for number, p in enumerate(parameters)}
+        fields: dict[str, Any] = {
+            field: _field(parameter, described.get(parameter.name))
+            for field, parameter in zip(self._names, parameters, strict=True)
+        }
         config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
         try:
             self._model = create_model(label, __config__=config, **fields)
-            schema = self._model.model_json_schema()
-        except (PydanticUserError, NameError) as error:
+            schema = self._model.model_json_schema(schema_generator=QuietSchema)
+        except (PydanticUserError, SchemaError, NameError, TypeError) as error:
             raise DefinitionError(f"tool {label!r}: no JSON schema: {error}") from error
         self.schema: dict[str, Any] = _untitled(schema)
-        self._names = tuple(fields)
 
     def check(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """``arguments`` as the function takes them. Raises :class:`ArgumentsInvalid`."""
         try:
             checked: BaseModel = self._model.model_validate(arguments)
         except ValidationError as error:
-            takes = ", ".join(self._names) or "no arguments"
+            takes = ", ".join(self._names.values()) or "no arguments"
             raise ArgumentsInvalid(
                 f"{explain(error, arguments)}. The tool takes: {takes}."
             ) from error
         values = checked.__dict__
-        return {name: values[name] for name in self._names}
+        return {name: values[field] for field, name in self._names.items()}
+
+
+def _docstring(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):  # whose own docstring is that of ``partial``
+        fn = fn.func
+    if not inspect.isroutine(fn) and not inspect.isclass(fn):
+        return inspect.getdoc(type(fn).__call__) or inspect.getdoc(fn) or ""
+    return inspect.getdoc(fn) or ""
 
 
 def _parameters(fn: Callable[..., Any], label: str) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(fn, eval_str=True)
-    except (NameError, TypeError, ValueError) as error:
+    except Exception as error:  # an annotation in a string may raise anything
         raise DefinitionError(f"tool {label!r}: its signature cannot be read: {error}") from error
-    parameters = list(signature.parameters.values())
+    bound = _bound(fn)
+    parameters = [p for p in signature.parameters.values() if p.name not in bound]
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise DefinitionError(f"tool {label!r}: *{parameter.name} has no schema; name it")
@@ -68,17 +80,30 @@ def _parameters(fn: Callable[..., Any], label: str) -> list[inspect.Parameter]:
     return parameters
 
 
+def _bound(fn: Callable[..., Any]) -> set[str]:
+    """The keyword arguments that are given already: they are the author's, not the model's."""
+    bound: set[str] = set()
+    while isinstance(fn, functools.partial):
+        bound.update(fn.keywords)
+        fn = fn.func
+    return bound
+
+
 def _field(parameter: inspect.Parameter, description: str | None) -> Any:
+    """A model's field. The parameter's name is its alias only, so that a parameter may be called
+    like something that every model has, ``json`` or ``copy``."""
+    name, default = parameter.name, parameter.default
     empty = parameter.annotation is inspect.Parameter.empty
     annotation: Any = Any if empty else parameter.annotation
-    default: Any = (
-        PydanticUndefined if parameter.default is inspect.Parameter.empty else parameter.default
-    )
     if isinstance(default, FieldInfo):
-        return (annotation, default)
+        annotation = Annotated[annotation, default]
     if description and not _is_described(annotation):
         annotation = Annotated[annotation, Field(description=description)]
-    return (annotation, Field(default=default))
+    annotation = Annotated[
+        annotation, Field(alias=name, validation_alias=name, serialization_alias=name)
+    ]
+    given = default is not inspect.Parameter.empty and not isinstance(default, FieldInfo)
+    return (annotation, default) if given else annotation
 
 
 def _is_described(annotation: Any) -> bool:
@@ -98,6 +123,8 @@ def _untitled(schema: Any) -> Any:
         key: (
             {name: _untitled(value) for name, value in items[key].items()}
             if key in ("properties", "$defs")
+            else items[key]
+            if key in ("default", "examples", "enum", "const")
             else _untitled(items[key])
         )
         for key in items

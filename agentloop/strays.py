@@ -36,6 +36,12 @@ def on_asyncio() -> bool:
     return anyio.get_cancelled_exc_class() is asyncio.CancelledError
 
 
+def told_to_stop() -> bool:
+    """Whether somebody cancels this task; on asyncio any code can raise a ``CancelledError``."""
+    task = asyncio.current_task() if on_asyncio() else None
+    return task is None or task.cancelling() > 0
+
+
 class Stray(ABC):
     """Work in a task of its own. Once it ``ended``, it was ``cancelled``, or has an ``error``,
     which may be any exception, ``SystemExit`` included, or else a ``value``."""
@@ -46,7 +52,7 @@ class Stray(ABC):
     value: Any = None
 
     @abstractmethod
-    async def wait(self, seconds: float | None) -> bool:
+    async def wait(self, seconds: float) -> bool:
         """Wait for the end, at most ``seconds`` long; whether it came."""
 
     @abstractmethod
@@ -89,11 +95,11 @@ class _AsyncioStray(Stray):
         if self._waiter is not None:
             _wake(self._waiter)
 
-    async def wait(self, seconds: float | None) -> bool:
+    async def wait(self, seconds: float) -> bool:
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, _wake, waiter)
+        timer = None if seconds == math.inf else self._loop.call_later(seconds, _wake, waiter)
         try:
             await waiter
         finally:
@@ -127,17 +133,17 @@ class _TrioStray(Stray):
     async def _go(self, work: Work) -> None:
         try:
             with self._scope, self._peace:
-                if not self._scope.cancel_called:
-                    self.value = await work()
+                await self._trio.lowlevel.checkpoint_if_cancelled()
+                self.value = await work()
         except BaseException as error:  # noqa: BLE001  the caller's to judge
             self.error = error
         self.cancelled = self._scope.cancelled_caught
         self._end()
         self._over.set()
 
-    async def wait(self, seconds: float | None) -> bool:
+    async def wait(self, seconds: float) -> bool:
         if not self.ended:
-            with self._trio.move_on_after(math.inf if seconds is None else seconds):
+            with self._trio.move_on_after(seconds):
                 await self._over.wait()
         return self.ended
 

@@ -60,6 +60,9 @@ class Tool:
     """Finds out what came of a call whose outcome is unknown: takes the call's idempotency key and
     its arguments, gives the result, or raises :class:`~agentloop.errors.NotDone` for the call to be
     run. Implies ``once``."""
+    approve: bool | Callable[..., Any] = False
+    """Ask the person behind the call before it runs: always, or where a function of the arguments
+    gives true, or a question to put to them."""
     title: str | None = None
     is_async: bool = True
 
@@ -68,9 +71,11 @@ class Tool:
             raise DefinitionError(
                 f"tool name {self.name!r}: 1 to 128 of the characters A-Z a-z 0-9 _ . - (SEP-986)"
             )
-        if self.timeout is not None and not self.timeout > 0:
+        if self.timeout is not None and (
+            type(self.timeout) not in (int, float) or not self.timeout > 0
+        ):
             raise DefinitionError(f"tool {self.name!r}: timeout is a number above 0, or None")
-        if not 0 <= self.grace < math.inf:
+        if type(self.grace) not in (int, float) or not 0 <= self.grace < math.inf:
             raise DefinitionError(f"tool {self.name!r}: grace is a number of at least 0")
         if self.max_bytes < 256:
             raise DefinitionError(f"tool {self.name!r}: max_bytes is at least 256")
@@ -127,6 +132,7 @@ def tool(
     idempotent: bool = False,
     once: bool | Literal["best effort"] = False,
     reconcile: Callable[..., Any] | None = None,
+    approve: bool | Callable[..., Any] = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     fn: Callable[..., Any] | None = None,
@@ -143,9 +149,11 @@ def tool(
     """
 
     def make(fn: Callable[..., Any]) -> Tool:
-        label = name or getattr(fn, "__name__", type(fn).__name__)
+        label = _name_of(fn) if name is None else name
         if label == "<lambda>":
             raise DefinitionError("a lambda has no name for the model: use tool(name=...)")
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise DefinitionError(f"tool {label!r} yields: let it return a list")
         signature = Signature(fn, label=label)
         return Tool(
             name=label,
@@ -164,9 +172,13 @@ def is_async(fn: Callable[..., Any]) -> bool:
     """Whether calling ``fn`` gives something to await."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(fn, "__call__", None)  # noqa: B004
-    )
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", type(fn).__name__)
 
 
 class Toolbox(Mapping[str, Tool]):

@@ -19,13 +19,16 @@ from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
+    ElicitRequest,
+    ElicitRequestParams,
+    ElicitResult,
     InputRequest,
     InputRequiredResult,
     InputResponses,
 )
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError, MalformedReplyError, StateError
+from agentloop.errors import DefinitionError, MalformedReplyError, StateError, ToolError
 from agentloop.events import Sink
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
@@ -50,20 +53,14 @@ functions with task groups of their own."""
 class Suspended:
     """The function can go no further before the client answers."""
 
-    asks: dict[str, CreateMessageRequestParams]
-    """The asks that are open, by the key under which they leave."""
+    asks: dict[str, InputRequest]
+    """What is asked of the client, by the key under which it leaves."""
     state: str
     """What to bring back, with the answers, to go on."""
 
     def result(self, state: str) -> InputRequiredResult:
         """What the client is sent; ``state`` is what it brings back."""
-        requests: dict[str, InputRequest] = {
-            key: CreateMessageRequest.model_construct(
-                method="sampling/createMessage", params=params
-            )
-            for key, params in self.asks.items()
-        }
-        return InputRequiredResult(input_requests=requests, request_state=state)
+        return InputRequiredResult(input_requests=self.asks, request_state=state)
 
 
 class RoundsHost(ServedHost):
@@ -88,7 +85,7 @@ class RoundsHost(ServedHost):
         self.answers = answers
         self.rounds: int = saved.get("round", 0)
         """Rounds that are over."""
-        self.asks: dict[str, CreateMessageRequestParams] = {}
+        self.asks: dict[str, InputRequest] = {}
         self.root = Place("", None, self)
         self._saved: dict[str, Any] = saved.get("runs", {})
         self._runs: dict[str, Run] = {}
@@ -126,6 +123,21 @@ class RoundsHost(ServedHost):
     def ask_key(self, place: Place) -> str:
         """The key under which the run at ``place`` asks now; never the same one twice."""
         return _ask_key(place.key, self._runs[place.key])
+
+    async def _elicit(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
+        key = f"{place.key}?"
+        if (kept := self.value(key)) is not None:
+            return ElicitResult.model_validate(kept[0])
+        answer = self.answers.get(key)
+        if answer is None:
+            self.asks[key] = ElicitRequest(params=params)
+            place.park()
+            await anyio.sleep_forever()
+        if not isinstance(answer, ElicitResult):
+            raise ToolError("The client gave no answer of its user's.")
+        # The function may be entered again after this: then the answer is not in the request.
+        self.keep_value(key, answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return answer
 
     def stalled(self) -> None:
         self._stalled.set()
@@ -184,7 +196,9 @@ class RoundsProvider:
         key = self._host.ask_key(place)
         answer = self._host.answers.get(key)
         if answer is None:
-            self._host.asks[key] = request
+            self._host.asks[key] = CreateMessageRequest.model_construct(
+                method="sampling/createMessage", params=request
+            )
             place.park()
             await anyio.sleep_forever()
         if not isinstance(answer, CreateMessageResult | CreateMessageResultWithTools):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
+
 from mcp.shared.exceptions import MCPError
-from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY
+from mcp.shared.message import ServerMessageMetadata
+from mcp_types import (
+    MISSING_REQUIRED_CLIENT_CAPABILITY,
+    ElicitRequest,
+    ElicitRequestParams,
+    ElicitResult,
+)
+from pydantic import ValidationError
 
 from agentloop.definition import Definition
-from agentloop.errors import CapabilityError
+from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
 from agentloop.mcp.request import Request
-from agentloop.place import Host
+from agentloop.place import Host, Place
 from agentloop.provider import Provider
 
 
@@ -38,6 +47,28 @@ class ServedHost(Host):
                 capability=missing,
             )
         return provider
+
+    async def ask_user(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
+        declared = self.request.session.client_capabilities
+        modes = declared.elicitation if declared else None
+        # A bare ``{}`` means forms only; a mode that was not declared MUST NOT be used.
+        by_url = params.mode == "url"
+        if modes is None or (modes.url is None if by_url else modes.url and not modes.form):
+            raise ToolError(f"The client cannot ask its user for a {params.mode}.")
+        return await self._elicit(place, params)
+
+    async def _elicit(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
+        """Bring a question to the client, which can take it."""
+        if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
+            params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
+        try:
+            return await self.request.session.send_request(
+                ElicitRequest(params=params),
+                ElicitResult,
+                metadata=ServerMessageMetadata(related_request_id=self.request.id),
+            )
+        except (MCPError, ValidationError) as error:
+            raise ToolError("The client could not ask its user.") from error
 
     def _missing(self, definition: Definition) -> str | None:
         """The capability that the client would have to declare; None if it can be asked.

@@ -16,6 +16,8 @@ from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
+    ElicitRequestParams,
+    ElicitResult,
     ErrorData,
     InputRequest,
     InputRequiredResult,
@@ -25,6 +27,7 @@ from mcp_types import (
 )
 
 from agentloop.mcp.callback import sampling_callback
+from agentloop.place import User
 from agentloop.provider import Provider
 
 Carrier = Literal["push", "rounds"]
@@ -43,7 +46,8 @@ class MockClient:
     deny an ask, never answer it, answer that it timed out, or go away instead; give up after
     ``max_rounds``; and report any ``stop_reason`` they like.
 
-    Use it as an async context manager. ``asks`` holds the requests that arrived, ``rounds`` how
+    Use it as an async context manager. ``asks`` holds the requests that arrived, ``questions`` what
+    its user was asked, ``rounds`` how
     many rounds the last call took, ``progress`` the progress messages of the last call.
     """
 
@@ -60,10 +64,11 @@ class MockClient:
         ignores: Asks = False,
         times_out: Asks = False,
         disconnects: Asks = False,
+        user: User | None = None,
         stop_reason: str | Callable[[str | None], str | None] | None = None,
     ) -> None:
         """``server`` is an ``MCPServer``, a low-level ``Server`` or a ``FastMCP``; without a
-        ``provider`` the client declares no sampling."""
+        ``provider`` the client declares no sampling, without a ``user`` no elicitation."""
         self.asks: list[CreateMessageRequestParams] = []
         self.rounds = 0
         self.progress: list[str] = []
@@ -71,6 +76,8 @@ class MockClient:
         self._denies, self._ignores = denies, ignores
         self._times_out, self._disconnects = times_out, disconnects
         self._stop_reason = stop_reason
+        self._user = user
+        self.questions: list[ElicitRequestParams] = []
         self._answer = sampling_callback(provider) if provider else None
         self._scope: anyio.CancelScope | None = None
         self._gone = False
@@ -80,6 +87,7 @@ class MockClient:
             mode="legacy" if carrier == "push" else "auto",
             sampling_callback=self._sample if sampling and provider else None,
             sampling_capabilities=declared if sampling and provider else None,
+            elicitation_callback=self._elicit if user else None,
         )
         self._stack = AsyncExitStack()
 
@@ -188,6 +196,13 @@ class MockClient:
         lie = self._stop_reason
         reason = lie(said.stop_reason) if callable(lie) else lie
         return said.model_copy(update={"stop_reason": reason})
+
+    async def _elicit(
+        self, context: ClientRequestContext, params: ElicitRequestParams
+    ) -> ElicitResult | ErrorData:
+        assert self._user is not None
+        self.questions.append(params)
+        return await self._user(params)
 
     async def _on_progress(self, progress: float, total: float | None, message: str | None) -> None:
         self.progress.append(message or "")

@@ -1,0 +1,148 @@
+"""Asking the person behind a call: for a value, for a visit to a page, for a yes.
+
+Works in tools and in served functions, on every carrier (elicitation, SEP-1036 for URLs). Over
+rounds the function is entered again with the answer; what it was told before is remembered.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from mcp_types import (
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
+)
+from pydantic import BaseModel, ValidationError
+
+from agentloop.errors import DefinitionError, ToolError
+from agentloop.output import explain
+from agentloop.place import HERE, Place
+from agentloop.text import clean, cut
+from agentloop.tools import Tool
+
+FormT = TypeVar("FormT", bound=BaseModel)
+
+_SECRETS = re.compile(r"pass(word|phrase)|secret|token|api_?key|credential|card_?n|cvv", re.I)
+_PRIMITIVES = frozenset({"string", "number", "integer", "boolean"})
+
+
+class UserDeclined(ToolError):
+    """The person said no, or closed the question without an answer."""
+
+
+async def ask_user(message: str, form: type[FormT]) -> FormT:
+    """Ask the person to fill in ``form``, a model of plain fields, and give what they entered.
+
+    Raises :class:`UserDeclined` where they did not, :class:`ToolError` where the client cannot ask
+    them or their answer does not fit, and :class:`DefinitionError` for a form that the protocol
+    does not allow: nested fields, or fields for secrets (use :func:`ask_url` for those).
+    """
+    params = ElicitRequestFormParams(message=clean(message), requested_schema=_flat(form))
+    answer = await _ask(params)
+    try:
+        return form.model_validate(answer.content or {})
+    except ValidationError as error:
+        raise ToolError(f"The user's answer does not fit: {explain(error, None)}") from error
+
+
+async def ask_url(message: str, url: str) -> None:
+    """Ask the person to visit ``url``, where they give secrets to the server and not to the client.
+
+    Returning means that they agreed to go there, not that they are done there. Raises
+    :class:`UserDeclined` where they did not, :class:`ToolError` where the client cannot ask them,
+    and :class:`DefinitionError` for a URL that is not https or carries credentials.
+    """
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise DefinitionError("ask_url: an https:// URL, or http:// on this machine")
+    if parts.username or parts.password:
+        raise DefinitionError("ask_url: the URL must not carry credentials")
+    await _ask(ElicitRequestURLParams(message=clean(message), url=url))
+
+
+async def refusal(tool: Tool, arguments: dict[str, Any], place: Place) -> str | None:
+    """Why the call at ``place`` may not run; None where it needs no approval or has it."""
+    question = await _question(tool, arguments)
+    if question is None:
+        return None
+    params = ElicitRequestFormParams(
+        message=question, requested_schema={"type": "object", "properties": {}}
+    )
+    try:
+        await _ask(params, place)
+    except UserDeclined:
+        return "Not run: the user did not approve it."
+    except ToolError as error:
+        return f"Not run: it needs a person's approval. {error}"
+    return None
+
+
+async def _question(tool: Tool, arguments: dict[str, Any]) -> str | None:
+    wanted = tool.approve
+    if callable(wanted):
+        wanted = wanted(**arguments)
+        if inspect.isawaitable(wanted):
+            wanted = await wanted
+    if not wanted:
+        return None
+    if isinstance(wanted, str):
+        return clean(cut(wanted, 4096))
+    given = json.dumps(arguments, ensure_ascii=False, default=str)
+    return clean(f"Allow the tool {tool.name!r} to run with {cut(given, 1024)}?")
+
+
+async def _ask(params: ElicitRequestParams, here: Place | None = None) -> ElicitResult:
+    here = here or HERE.get()
+    if here is None:
+        raise ToolError("There is nobody to ask: this does not run for a client.")
+    place = here.below()
+    try:
+        answer = await here.host.ask_user(place, params)
+    finally:
+        place.leave()
+    if answer.action != "accept":
+        raise UserDeclined(
+            "The user declined." if answer.action == "decline" else "The user gave no answer."
+        )
+    return answer
+
+
+def _flat(form: type[BaseModel]) -> dict[str, Any]:
+    """The form's schema as the protocol wants it: one level of plain fields."""
+    schema = form.model_json_schema()
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+    for name, field in schema.get("properties", {}).items():
+        if _SECRETS.search(name):
+            raise DefinitionError(
+                f"ask_user: {name!r} looks like a secret, which no form may ask for: use ask_url"
+            )
+        schema["properties"][name] = _plain(form, name, field, definitions)
+    return schema
+
+
+def _plain(
+    form: type[BaseModel], name: str, field: dict[str, Any], definitions: dict[str, Any]
+) -> dict[str, Any]:
+    if "$ref" in field:
+        reference = cast("str", field["$ref"]).rpartition("/")[2]
+        field = {**definitions[reference], **{k: v for k, v in field.items() if k != "$ref"}}
+    choices: list[dict[str, Any]] = field.get("anyOf", [])
+    given = [choice for choice in choices if choice.get("type") != "null"]
+    if len(given) == 1:
+        field = {**given[0], **{k: v for k, v in field.items() if k != "anyOf"}}
+    if field.get("default", ...) is None:
+        field = {k: v for k, v in field.items() if k != "default"}
+    chosen_from = field.get("type") == "array" and "enum" in field.get("items", {})
+    if field.get("type") not in _PRIMITIVES and not chosen_from:
+        raise DefinitionError(
+            f"ask_user: field {name!r} of {form.__name__} is no plain value "
+            "(text, number, yes or no, or a choice)"
+        )
+    return field
