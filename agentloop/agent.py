@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
 
 import anyio
@@ -14,13 +16,16 @@ from pydantic_core import to_jsonable_python
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, RunStopped, StateError, ToolError
-from agentloop.events import RunEnded, RunStarted, Sink, tell
+from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink, tell
+from agentloop.journal import Journal
 from agentloop.loop import Driver
 from agentloop.output import Output
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
 from agentloop.provider import Provider
-from agentloop.run import Prompt, Run, Stop, start, stop
+from agentloop.run import Prompt, Run, Stop, start, stop, traced
 from agentloop.tools import Tool, Toolbox, tool
+from agentloop.trace import traceparent
+from agentloop.transcript_file import save
 from agentloop.usage import Limits, Usage
 
 T = TypeVar("T")
@@ -30,8 +35,11 @@ OutputT = TypeVar("OutputT")
 class RunResult(Generic[OutputT]):
     """What a run gave: an answer or not, and everything that happened, whatever the stop."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, journal: Journal | None = None, key: str = "0") -> None:
+        """``journal`` has seen what happened in the run, which was at ``key``."""
         self.run = run
+        self._journal = journal
+        self._key = key
 
     @property
     def output(self) -> OutputT:
@@ -102,10 +110,19 @@ class RunResult(Generic[OutputT]):
             "messages": run.messages.to_json(),
         }
 
+    def save(self, file: str | Path) -> None:
+        """Write the transcript to ``file``, for ``agentloop show`` and programs to read.
+
+        Messages, usage and the stop, and when each ask and tool call began and ended, runs inside
+        of this one included. Of a run that was resumed, the times are those since then.
+        """
+        moments = self._journal.about(self._key) if self._journal else []
+        save(file, self.run, moments, key=self._key)
+
     def story(self) -> str:
         """How the run went, in one line."""
         run = self.run
-        after = f"after {run.steps} steps and {run.tool_calls} tool calls"
+        after = f"after {_count(run.steps, 'step')} and {_count(run.tool_calls, 'tool call')}"
         error = f" ({run.error})" if run.error else ""
         return f"agent {run.definition.name!r} stopped with {str(run.stop)!r} {after}{error}"
 
@@ -218,7 +235,13 @@ class Agent(Generic[OutputT]):
                 raise ToolError(f"Not run: more than {MAX_NESTING} agents inside one another.")
             host.check(self._toolbox.values())
             answers = host.provider(definition, self.provider)
-            run = start(definition, prompt, id=secrets.token_hex(8), history=history)
+            run = start(
+                definition,
+                prompt,
+                id=secrets.token_hex(8),
+                history=history,
+                began=time.time(),
+            )
             if (kept := host.load(place.key, definition)) is not None:
                 _check_same(run, kept, place)
                 run = kept
@@ -226,7 +249,7 @@ class Agent(Generic[OutputT]):
                 run = await self._drive(run, answers, place, resumed=kept is not None)
             assert place.parent is not None
             place.parent.spend(run.usage)
-            return RunResult(run)
+            return RunResult(run, host.sink, place.key)
         finally:
             HERE.reset(token)
             place.leave()
@@ -241,12 +264,17 @@ class Agent(Generic[OutputT]):
 
         sink = place.host.sink
         tell(sink, RunStarted(run, place.key, resumed))
+        # Whoever opens spans has opened one by now: where the run goes on elsewhere, it joins it.
+        if run.trace is None and (trace := traceparent()):
+            run = traced(run, trace)
         keep(run)
         driver = Driver(provider, self._toolbox, place, sink, keep)
         try:
             run = await driver.drive(run, resumed=resumed)
         except BaseException:
-            if not place.host.suspends:
+            if place.host.suspends:
+                tell(sink, RunSuspended(latest, place.key))
+            else:
                 tell(sink, RunEnded(stop(latest, Stop.CANCELLED), place.key))
             raise
         tell(sink, RunEnded(run, place.key))
@@ -317,7 +345,7 @@ class _Overriding(Host):
     def __init__(
         self, host: Host, provider: Provider | None, sink: Sink | None, user: User | None
     ) -> None:
-        super().__init__(provider, sink or host.sink, user)
+        super().__init__(provider, Journal(sink, above=host.sink) if sink else host.sink, user)
         if user is None:
             self.ask_user = host.ask_user
         self._host = host
@@ -328,7 +356,8 @@ class _Overriding(Host):
         self.keep_value = host.keep_value
         self.check = host.check
         self.guard = host.guard
-        self.room = host.room if provider is None else super().room
+        if provider is None or getattr(provider, "asks_caller", False):
+            self.room = host.room
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:
         return self._provider or self._host.provider(definition, own)
@@ -407,6 +436,10 @@ def _as_json(name: str, value: Any) -> Any:
 
 def _write(value: Any) -> str:
     return TypeAdapter(Any).dump_json(value).decode()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _name_of(type_: Any) -> str:

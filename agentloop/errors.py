@@ -3,11 +3,11 @@
     AgentLoopError
     ├── DefinitionError      an agent, a tool or a limit is wrong: the author's mistake
     ├── StateError           a saved run does not fit the code that should go on with it
-    ├── CapabilityError      the client cannot be asked, and no provider was given
     ├── RunStopped           a run ended without what the caller wanted from it; carries the result
     └── ProviderError        a provider could not answer an ask
         ├── AuthenticationError
         ├── BadRequestError
+        ├── CapabilityError  the client cannot be asked
         ├── ContextOverflowError
         ├── DeniedError      a person or a policy said no to this ask
         ├── MalformedReplyError
@@ -44,19 +44,6 @@ class StateError(AgentLoopError):
     """A saved run does not belong to the code that was asked to go on with it."""
 
     code = "state"
-
-
-class CapabilityError(AgentLoopError):
-    """The caller cannot answer asks and there is no provider to ask instead.
-
-    ``capability`` names what the client would have to declare, e.g. ``sampling.tools``.
-    """
-
-    code = "capability"
-
-    def __init__(self, message: str, *, capability: str) -> None:
-        super().__init__(message)
-        self.capability = capability
 
 
 class RunStopped(AgentLoopError):
@@ -97,6 +84,19 @@ class BadRequestError(ProviderError):
     """The provider says that the request itself is wrong."""
 
     code = "bad_request"
+
+
+class CapabilityError(ProviderError):
+    """The client did not declare that it can be asked so, and there is no provider to ask instead.
+
+    ``capability`` names what it would have to declare, e.g. ``sampling.tools``.
+    """
+
+    code = "capability"
+
+    def __init__(self, message: str, *, capability: str = "sampling") -> None:
+        super().__init__(message)
+        self.capability = capability
 
 
 class ContextOverflowError(ProviderError):

@@ -23,20 +23,26 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class AskStarted:
-    """An ask leaves for the model."""
+    """An ask leaves for the model, through the provider of that name."""
 
     run: Run
     key: str
+    provider: str
 
 
 @dataclass(frozen=True, slots=True)
 class AskEnded:
-    """The model answered after ``seconds``."""
+    """The model answered after ``seconds``.
+
+    They count from when the ask left. Over rounds that may have been in another process, so there
+    they are by two clocks.
+    """
 
     run: Run
     key: str
     reply: Reply
     seconds: float
+    provider: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,15 @@ class ToolEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSuspended:
+    """The run waits for its caller, to be resumed elsewhere or never: this process is done with
+    it. What it had begun, an ask or tool calls, does not end here."""
+
+    run: Run
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The run has a ``stop``."""
 
@@ -67,12 +82,28 @@ class RunEnded:
     key: str
 
 
-Event = RunStarted | AskStarted | AskEnded | ToolStarted | ToolEnded | RunEnded
-"""``key`` tells the runs of one function apart: ``1`` is the second run, ``1/c7/0`` the first run
-inside the tool call ``c7`` of it."""
+Event = RunStarted | AskStarted | AskEnded | ToolStarted | ToolEnded | RunSuspended | RunEnded
+"""``key`` tells the runs of one function apart: ``1`` is the second run, ``1/3.0/0`` the first run
+inside the first tool call of its third step."""
 
 Sink = Callable[[Event], None]
 """Listens to events. Called in the event loop, so it must be quick; what it raises is logged."""
+
+
+def carrier(provider: str) -> str:
+    """How asks travel to the provider of that name: ``push``, ``rounds``, ... or ``provider``."""
+    _, _, rest = provider.partition("client (")
+    return rest.partition(")")[0] or "provider"
+
+
+def all_of(*sinks: Sink) -> Sink:
+    """One sink that gives each event to all of ``sinks``; what one raises spares the others."""
+
+    def sink(event: Event) -> None:
+        for each in sinks:
+            tell(each, event)
+
+    return sink
 
 
 def tell(sink: Sink | None, event: Event) -> None:

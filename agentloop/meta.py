@@ -19,6 +19,10 @@ USAGE_KEY = "dev.agentloop/usage"
 PROVIDER_KEY = "dev.agentloop/provider"
 """On a block, a message or a sampling result: what a provider needs to get back verbatim."""
 
+INVALID_KEY = "dev.agentloop/invalid"
+"""On a tool use block: what its provider found wrong with it. The call is not run; this text is its
+result."""
+
 NOTICE_KEY = "dev.agentloop/notice"
 """On a text block: written by the runtime for the model, not by a tool."""
 

@@ -18,6 +18,7 @@ from mcp_types import ElicitRequestParams, ElicitResult, ToolResultContent
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, ToolError
 from agentloop.events import Sink
+from agentloop.journal import Journal
 from agentloop.provider import Provider
 from agentloop.run import Run
 from agentloop.tools import Effect, Tool
@@ -47,7 +48,7 @@ class Host:
         self, provider: Provider | None, sink: Sink | None, user: User | None = None
     ) -> None:
         self._provider = provider
-        self.sink = sink
+        self.sink = sink if isinstance(sink, Journal) else Journal(sink)
         self.user = user
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:

@@ -56,9 +56,14 @@ def load_provider(spec: str) -> Provider:
         )
     try:
         cls: Any = found[0].load()
+        make = cls.from_spec
     except ImportError as error:
         raise DefinitionError(
             f"provider {name!r} needs a package that is not installed: {error}; "
             f"try: pip install 'mcp-agentloop[{name.partition('-')[0]}]'"
         ) from error
-    return cls.from_spec(rest)
+    except Exception as error:
+        raise DefinitionError(
+            f"provider {name!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return make(rest)

@@ -38,7 +38,7 @@ from mcp_types import (
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, StateError
-from agentloop.meta import NOTICE_KEY, PROVIDER_KEY, USAGE_KEY, Reply, usage_of
+from agentloop.meta import INVALID_KEY, NOTICE_KEY, PROVIDER_KEY, USAGE_KEY, Reply, usage_of
 from agentloop.output import ANSWER_TOOL, OutputInvalid
 from agentloop.text import MAX_INTEGER, clean, clean_json, cut, too_deep
 from agentloop.transcript import Transcript
@@ -297,7 +297,9 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
     if run.messages[-1].role == "assistant":
         raise StateError("the run waits for the results of tool calls, not for a reply")
     content = reply.content if isinstance(reply.content, list) else [reply.content]
-    usage = usage_of(reply) or _estimate(run, content)
+    usage = usage_of(reply)
+    if usage is None or not usage.total_tokens:  # a report of nothing is none
+        usage = _estimate(run, content)
     run = _with(
         run,
         steps=run.steps + 1,
@@ -418,6 +420,7 @@ def _sanitise_use(use: ToolUseContent, seen: set[str], invalid: dict[str, str]) 
     if (
         use.id
         and use.id not in seen
+        and use.meta is None
         and _is_plain(use.id, use.name, *use.input, *use.input.values())
     ):
         return use
@@ -429,6 +432,8 @@ def _sanitise_use(use: ToolUseContent, seen: set[str], invalid: dict[str, str]) 
         number += 1
     if id != use.id:
         changes["id"] = id
+    if use.meta and INVALID_KEY in use.meta:
+        invalid[id] = clean(str(use.meta[INVALID_KEY]))[:1024]
     if too_deep(use.input):
         changes["input"] = {}
         invalid[id] = "The arguments nest too deeply and were dropped: send them flatter."

@@ -96,6 +96,8 @@ class _AsyncioStray(Stray):
             _wake(self._waiter)
 
     async def wait(self, seconds: float) -> bool:
+        if not self.ended:
+            await asyncio.sleep(0)  # most work ends in this one turn of the loop: no timer then
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 MAX_DEPTH = 64
 """How deep JSON from a model or a tool may nest."""
+
+MAX_INTEGER = 10**1000
+"""Python refuses to read or write integers of more than 4300 digits."""
 
 
 def clean(text: str) -> str:
@@ -40,14 +44,22 @@ def too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:
 
 
 def clean_json(value: Any) -> Any:
-    """``value``, made of dicts, lists and scalars, with every string cleaned."""
+    """``value`` as JSON that every writer takes: strings cleaned, and as text what JSON has no
+    number for (``nan``, integers of thousands of digits) or no form at all."""
     if isinstance(value, str):
         return clean(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -MAX_INTEGER < value < MAX_INTEGER else hex(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {clean(k): clean_json(v) for k, v in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
+        items = cast("dict[object, Any]", value).items()
+        return {clean(str(k)): clean_json(v) for k, v in items}
+    if isinstance(value, list | tuple):
         return [clean_json(v) for v in cast("list[Any]", value)]
-    return value
+    return clean(repr(value))
 
 
 def cut(text: str, limit: int) -> str:

@@ -43,6 +43,25 @@ class Transcript(Sequence[SamplingMessage]):
         """A new list of the messages, as a sampling request wants it."""
         return self._items[: self._length]
 
+    def imbalance(self, *, open: bool = False) -> str | None:
+        """Where tool uses and tool results do not match, or None where they do (SEP-1577).
+
+        Each tool use has one result, in the user message right after it, which holds nothing else.
+        With ``open`` the uses of the last message may wait for their results.
+        """
+        wanted: list[str] = []
+        for number, message in enumerate(self):
+            blocks = message.content_as_list
+            given = [block.tool_use_id for block in blocks if block.type == "tool_result"]
+            if sorted(given) != sorted(wanted) or len(set(wanted)) != len(wanted):
+                return f"message {number} has not one result for each tool use before it"
+            if given and (message.role != "user" or len(given) != len(blocks)):
+                return f"message {number} holds something else than results"
+            wanted = [block.id for block in blocks if block.type == "tool_use"]
+            if wanted and message.role != "assistant":
+                return f"message {number} holds a tool use that is not the model's"
+        return "the last message has tool uses without results" if wanted and not open else None
+
     def to_json(self) -> list[dict[str, Any]]:
         """The messages in the protocol's own JSON."""
         return [m.model_dump(mode="json", by_alias=True, exclude_none=True) for m in self]

@@ -6,13 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentloop.mcp.asker import caller
     from agentloop.mcp.mounted import mount
     from agentloop.mcp.reentry import resumable
     from agentloop.mcp.remote import tools_from
 
-__all__ = ["mount", "resumable", "tools_from"]
+__all__ = ["caller", "mount", "resumable", "tools_from"]
 
 _HOME = {
+    "caller": "agentloop.mcp.asker",
     "mount": "agentloop.mcp.mounted",
     "resumable": "agentloop.mcp.reentry",
     "tools_from": "agentloop.mcp.remote",

@@ -27,17 +27,18 @@ def mount(
     provider: Provider | None = None,
     store: Store | None = None,
     on_event: Sink | None = None,
+    emulate: bool = False,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
     ``server`` is an ``MCPServer``, a low-level ``Server`` or a ``FastMCP``. The tool's output
-    schema and structured content follow the agent's output type. ``provider`` answers for clients
-    that cannot be asked; ``store`` keeps suspended calls, see :mod:`agentloop.store`. Raises
-    :class:`DefinitionError` for any other server.
+    schema and structured content follow the agent's output type. The other
+    arguments are those of :func:`agentloop.mcp.resumable`. Raises :class:`DefinitionError` for any
+    other server.
     """
     name = name or agent.name
     description = description or agent.description
-    options: Any = {"provider": provider, "store": store, "on_event": on_event}
+    options: Any = {"provider": provider, "store": store, "on_event": on_event, "emulate": emulate}
     if isinstance(server, MCPServer):
 
         @resumable(**options)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
-    INTERNAL_ERROR,
     INVALID_PARAMS,
     REQUEST_TIMEOUT,
     CreateMessageRequest,
@@ -26,6 +25,7 @@ from agentloop.errors import (
     OverloadedError,
     ProviderError,
 )
+from agentloop.mcp.callback import ERROR_KEY
 from agentloop.mcp.request import Request
 from agentloop.meta import Reply
 
@@ -77,10 +77,21 @@ class PushProvider:
             raise refusal(error) from error
 
 
+_KINDS = {kind.code: kind for kind in ProviderError.__subclasses__()}
+
+
+def _code(error: MCPError) -> str:
+    data = error.data
+    told: object = data.get(ERROR_KEY) if isinstance(data, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return str(told.get("code")) if isinstance(told, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+
 def refusal(error: MCPError) -> ProviderError:
     """What a client's error means for the run. Clients agree on little but the code -1."""
     said = error.message.lower()
     message = f"{error.message} (code {error.code})"
+    if (kind := _KINDS.get(_code(error))) is not None:  # the client is one of ours, and says it
+        return kind(message)
     if error.code == USER_REJECTED or any(word in said for word in _DENIALS):
         return DeniedError(message)
     if error.code == REQUEST_TIMEOUT or "timed out" in said or "timeout" in said:
@@ -89,4 +100,4 @@ def refusal(error: MCPError) -> ProviderError:
         return OverloadedError(message)
     if isinstance(error, NoBackChannelError) or error.code == INVALID_PARAMS:
         return BadRequestError(message)
-    return OverloadedError(message) if error.code == INTERNAL_ERROR else ProviderError(message)
+    return ProviderError(message)

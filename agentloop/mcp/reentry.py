@@ -18,7 +18,7 @@ from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import REQUEST, Request, is_context, request_in
 from agentloop.mcp.rounds import RoundsHost, Suspended
-from agentloop.mcp.served import ServedHost, capability_refusal
+from agentloop.mcp.served import ServedHost, Serving, capability_refusal
 from agentloop.mcp.stored import over_stored_rounds
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
@@ -36,6 +36,7 @@ def resumable(
     provider: Provider | None = None,
     store: Store | None = None,
     on_event: Sink | None = None,
+    emulate: bool = False,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -44,6 +45,7 @@ def resumable(
     provider: Provider | None = None,
     store: Store | None = None,
     on_event: Sink | None = None,
+    emulate: bool = False,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -59,8 +61,10 @@ def resumable(
 
     ``provider`` answers for clients that cannot be asked; ``on_event`` listens to all runs. With a
     ``store`` the state stays on the server, each round is entered once, and tools that must not
-    run twice keep their promise over rounds.
+    run twice keep their promise over rounds. ``emulate`` asks clients that have ``sampling`` but
+    not ``sampling.tools`` with the tools written into the prompt.
     """
+    serving = Serving(provider, store, on_event, emulate)
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(function)
@@ -72,36 +76,23 @@ def resumable(
                 raise DefinitionError(
                     f"{function.__name__} was not called by an MCP host, or takes no context"
                 )
-            return await serve(
-                request,
-                functools.partial(function, *args, **kwargs),
-                provider=provider,
-                store=store,
-                on_event=on_event,
-            )
+            return await serve(request, functools.partial(function, *args, **kwargs), serving)
 
         return served
 
     return wrap if function is None else wrap(function)
 
 
-async def serve(
-    request: Request,
-    function: Callable[[], Awaitable[Any]],
-    *,
-    provider: Provider | None,
-    store: Store | None,
-    on_event: Sink | None,
-) -> Any:
+async def serve(request: Request, function: Callable[[], Awaitable[Any]], serving: Serving) -> Any:
     """Run ``function`` as the handler of ``request``: what it gives, or an InputRequiredResult.
 
     Raises ``MCPError`` where the client lacks a capability or brings a state that does not fit,
     and whatever ``function`` raises.
     """
-    progress = Progress(request.session, on_event)
+    progress = Progress(request.session, serving.on_event)
 
     async def enter() -> Any:
-        outcome = await _enter(request, function, provider, store, progress)
+        outcome = await _enter(request, function, serving, progress)
         await progress.flush()
         return outcome
 
@@ -118,23 +109,17 @@ async def serve(
 
 
 async def _enter(
-    request: Request,
-    function: Callable[[], Awaitable[Any]],
-    provider: Provider | None,
-    store: Store | None,
-    sink: Sink,
+    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink
 ) -> Any:
-    if request.in_rounds and store is not None:
-        return await over_stored_rounds(
-            request, function, store=store, fallback=provider, sink=sink
-        )
+    if request.in_rounds and serving.store is not None:
+        return await over_stored_rounds(request, function, serving.store, serving, sink)
     if request.in_rounds:
         host = RoundsHost(
-            request, state=request.state, answers=request.answers, fallback=provider, sink=sink
+            request, state=request.state, answers=request.answers, serving=serving, sink=sink
         )
         outcome = await host.run(function)
         return outcome.result(outcome.state) if isinstance(outcome, Suspended) else outcome
-    host = ServedHost(request, PushProvider(request), fallback=provider, sink=sink)
+    host = ServedHost(request, PushProvider(request), serving, sink)
     token = HERE.set(Place("", None, host))
     try:
         return await function()

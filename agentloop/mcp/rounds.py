@@ -32,11 +32,10 @@ from agentloop.errors import DefinitionError, MalformedReplyError, StateError, T
 from agentloop.events import Sink
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
-from agentloop.mcp.served import ServedHost
+from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
 from agentloop.meta import Reply
 from agentloop.place import HERE, Place
-from agentloop.provider import Provider
 from agentloop.run import Run
 from agentloop.tools import Tool
 
@@ -74,11 +73,11 @@ class RoundsHost(ServedHost):
         *,
         state: str | None,
         answers: InputResponses,
-        fallback: Provider | None,
+        serving: Serving,
         sink: Sink | None,
     ) -> None:
         """``state`` is that of the round before. Raises :class:`StateError` for one not of ours."""
-        super().__init__(request, RoundsProvider(self), fallback=fallback, sink=sink)
+        super().__init__(request, RoundsProvider(self), serving, sink)
         saved: dict[str, Any] = unpack(state) if state else {}
         if saved and saved.get("v") != STATE_VERSION:
             raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")

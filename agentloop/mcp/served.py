@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
@@ -15,38 +16,58 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from agentloop.definition import Definition
+from agentloop.emulation import Emulated
 from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
 from agentloop.mcp.request import Request
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
+from agentloop.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the author wants calls to be served."""
+
+    provider: Provider | None = None
+    """Answers for clients that cannot be asked."""
+    store: Store | None = None
+    """Keeps suspended calls; without one they cross the wire."""
+    on_event: Sink | None = None
+    """Listens to all runs."""
+    emulate: bool = False
+    """Ask clients that have ``sampling`` but not ``sampling.tools`` with tools written into the
+    prompt, see :mod:`agentloop.emulation`."""
 
 
 class ServedHost(Host):
     """Asks the client where it declared that it can be asked; else the author's provider."""
 
     def __init__(
-        self, request: Request, client: Provider, *, fallback: Provider | None, sink: Sink | None
+        self, request: Request, client: Provider, serving: Serving, sink: Sink | None
     ) -> None:
-        """``client`` brings asks to the client of ``request``; ``fallback`` is for clients that
-        cannot be asked."""
-        super().__init__(fallback, sink)
+        """``client`` brings asks to the client of ``request``; ``sink`` listens to its runs."""
+        super().__init__(serving.provider, sink)
         self.request = request
-        self._client = client
+        self.client = client
+        """The client as a provider, whatever it declared."""
+        self._emulate = serving.emulate
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:
         """Raises :class:`CapabilityError` where neither client nor provider can answer."""
-        missing = self._missing(definition)
+        missing = self.missing(tools=bool(definition.offered))
         if missing is None:
-            return self._client
+            return self.client
         provider = self._provider or own
-        if provider is None:
-            raise CapabilityError(
-                f"agent {definition.name!r} needs a client with the capability {missing!r}, or a "
-                "provider on the server's side",
-                capability=missing,
-            )
-        return provider
+        if provider is not None:
+            return provider
+        if self._emulate and self.missing(tools=False) is None:
+            return Emulated(self.client)
+        raise CapabilityError(
+            f"agent {definition.name!r} needs a client with the capability {missing!r}, or a "
+            "provider on the server's side",
+            capability=missing,
+        )
 
     async def ask_user(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
         declared = self.request.session.client_capabilities
@@ -70,7 +91,7 @@ class ServedHost(Host):
         except (MCPError, ValidationError) as error:
             raise ToolError("The client could not ask its user.") from error
 
-    def _missing(self, definition: Definition) -> str | None:
+    def missing(self, *, tools: bool) -> str | None:
         """The capability that the client would have to declare; None if it can be asked.
 
         Tools MUST NOT be sent to a client without ``sampling.tools`` (SEP-1577).
@@ -79,10 +100,8 @@ class ServedHost(Host):
         declared = session.client_capabilities
         reachable = self.request.in_rounds or session.can_send_request
         if declared is None or declared.sampling is None or not reachable:
-            return "sampling.tools" if definition.offered else "sampling"
-        if definition.offered and declared.sampling.tools is None:
-            return "sampling.tools"
-        return None
+            return "sampling.tools" if tools else "sampling"
+        return "sampling.tools" if tools and declared.sampling.tools is None else None
 
 
 def capability_refusal(error: CapabilityError) -> MCPError:

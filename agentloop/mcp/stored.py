@@ -27,8 +27,8 @@ from agentloop.events import Sink
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
 from agentloop.mcp.rounds import RoundsHost, Suspended
+from agentloop.mcp.served import Serving
 from agentloop.mcp.state import pack, unpack
-from agentloop.provider import Provider
 from agentloop.results import error_result, to_result
 from agentloop.store import (
     KEEP_SECONDS,
@@ -55,9 +55,8 @@ _POLL_SECONDS = (0.02, 0.5)
 async def over_stored_rounds(
     request: Request,
     function: Callable[[], Awaitable[Any]],
-    *,
     store: Store,
-    fallback: Provider | None,
+    serving: Serving,
     sink: Sink | None,
 ) -> Any:
     """Enter ``function`` for one round: what it gives, or an ``InputRequiredResult``.
@@ -69,7 +68,7 @@ async def over_stored_rounds(
     if isinstance(entered, Settled):
         return _thaw(entered.outcome)
     held = entered.round
-    host = _StoredHost(request, store, held, fallback=fallback, sink=sink)
+    host = _StoredHost(request, store, held, serving, sink)
 
     async def run() -> Any:
         return await _run(host, function, store, held)
@@ -152,12 +151,11 @@ class _StoredHost(RoundsHost):
         request: Request,
         store: Store,
         held: Round,
-        *,
-        fallback: Provider | None,
+        serving: Serving,
         sink: Sink | None,
     ) -> None:
         answers = _ANSWERS.validate_json(held.answers) if held.answers else {}
-        super().__init__(request, state=held.state, answers=answers, fallback=fallback, sink=sink)
+        super().__init__(request, state=held.state, answers=answers, serving=serving, sink=sink)
         self._store, self._round = store, held
 
     def check(self, tools: Iterable[Tool]) -> None:

@@ -6,13 +6,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentloop_providers.anthropic import AnthropicProvider
     from agentloop_providers.offline import OfflineProvider
+    from agentloop_providers.openai import OpenAIProvider
+    from agentloop_providers.openai_chat import OpenAIChatProvider
+    from agentloop_providers.retry import Retry
     from agentloop_providers.scripted import ScriptedProvider
 
-__all__ = ["OfflineProvider", "ScriptedProvider"]
+__all__ = [
+    "AnthropicProvider",
+    "OfflineProvider",
+    "OpenAIChatProvider",
+    "OpenAIProvider",
+    "Retry",
+    "ScriptedProvider",
+]
 
 _HOME = {
+    "AnthropicProvider": "agentloop_providers.anthropic",
     "OfflineProvider": "agentloop_providers.offline",
+    "OpenAIChatProvider": "agentloop_providers.openai_chat",
+    "OpenAIProvider": "agentloop_providers.openai",
+    "Retry": "agentloop_providers.retry",
     "ScriptedProvider": "agentloop_providers.scripted",
 }
 

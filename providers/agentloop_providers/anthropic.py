@@ -1,0 +1,194 @@
+"""Anthropic's Messages API as a provider."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast
+
+import anthropic
+import structlog
+from anthropic import AsyncAnthropic
+from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools
+
+from agentloop.errors import BadRequestError, DefinitionError, OverloadedError
+from agentloop_providers import _anthropic_map as mapping
+from agentloop_providers._content import choice_of, tools_of
+from agentloop_providers._http import Answer, HTTPProvider
+from agentloop_providers._names import Fitted
+from agentloop_providers.retry import Failure, Retry
+
+STREAM_ABOVE = 21_333
+"""Replies that may get longer than this many tokens are streamed: the API wants it so."""
+
+MAX_PAUSES = 8
+"""How often a turn that the API paused (``pause_turn``) is taken up again within one ask."""
+
+_PATH = "/v1/messages"
+
+_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+
+_DAMAGED_STREAM = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+
+
+class AnthropicProvider(HTTPProvider):
+    """Asks a model over the Messages API.
+
+    Prompt caching is on. ``temperature`` is not sent: the API takes none any more. Audio has no
+    place in this API: in a prompt it raises ``BadRequestError``, in a tool result the model is told
+    that something was left out.
+    """
+
+    kind: ClassVar[str] = mapping.KIND
+    sdk: ClassVar[Any] = anthropic
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: AsyncAnthropic | None = None,
+        timeout: float = 600.0,
+        retry: Retry | None = None,
+        cache: bool | Literal["5m", "1h"] = True,
+        parallel: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Without ``api_key``, what the SDK finds in its environment counts.
+
+        ``timeout`` is in seconds, for one request. ``cache`` asks for prompt caching, and for how
+        long; ``parallel`` allows several tool uses in one reply; ``options`` are further fields of
+        the request by the API's own names, such as ``thinking``. Raises :class:`DefinitionError`
+        where there is no model or no key.
+        """
+        url = base_url or os.environ.get("ANTHROPIC_BASE_URL")
+        super().__init__(
+            model,
+            key=api_key or os.environ.get("ANTHROPIC_API_KEY"),
+            base_url=url.rstrip("/").removesuffix("/v1") if url else None,
+            client=client,
+            timeout=timeout,
+            retry=retry,
+            options=options,
+        )
+        if client is None and self._key is None:
+            self._look_for_credentials()
+        self.cache = cache
+        self.parallel = parallel
+        self._warned = False
+        self._thinks = _thinks(self.options.get("thinking"))
+
+    def _look_for_credentials(self) -> None:
+        """A token, a profile or a federated identity is as good as a key."""
+        try:
+            found = self._connect()
+        except anthropic.AnthropicError as error:
+            raise DefinitionError(f"anthropic: no key: {type(error).__name__}") from None
+        if found.auth_token is None and found.credentials is None:
+            raise DefinitionError("anthropic: no key: set ANTHROPIC_API_KEY or pass api_key=")
+
+    def _connect(self) -> AsyncAnthropic:
+        return AsyncAnthropic(
+            api_key=self._key, base_url=self._base_url, timeout=self._timeouts, max_retries=0
+        )
+
+    async def _sample(self, request: CreateMessageRequestParams) -> CreateMessageResultWithTools:
+        names = Fitted(names=[tool.name for tool in tools_of(request)])
+        body = self._body(request, names)
+        answer = await self._send(body)
+        content, usage = self._content(answer), mapping.to_usage(answer.data)
+        pauses = 0
+        while answer.data.get("stop_reason") == "pause_turn":
+            if (pauses := pauses + 1) > MAX_PAUSES:
+                raise self._malformed(f"the turn was paused {pauses} times", answer.request_id)
+            paused = {"role": "assistant", "content": content}
+            answer = await self._send({**body, "messages": [*body["messages"], paused]})
+            content = [*content, *self._content(answer)]
+            more = mapping.to_usage(answer.data)
+            usage = usage + more if usage and more else usage or more
+        try:
+            blocks = mapping.from_content(content, names)
+        except ValueError as error:
+            raise self._malformed(str(error), answer.request_id) from None
+        return self._reply(
+            answer,
+            blocks,
+            stop=mapping.to_stop(answer.data.get("stop_reason"), blocks),
+            usage=usage,
+            form=mapping.to_form(content),
+        )
+
+    def _body(self, request: CreateMessageRequestParams, names: Fitted) -> dict[str, Any]:
+        if request.temperature is not None and not self._warned:
+            self._warned = True
+            structlog.get_logger("agentloop").warning("temperature_dropped", provider=self.name)
+        body: dict[str, Any] = {"model": self.model, "max_tokens": request.max_tokens}
+        if request.tools:
+            body["tools"] = mapping.to_tools(request, names)
+            if choice := self._choice(choice_of(request)):
+                body["tool_choice"] = choice
+        if request.system_prompt and request.system_prompt.strip():
+            body["system"] = request.system_prompt
+        body["messages"] = mapping.to_messages(request.messages, self.model, names)
+        if request.stop_sequences:
+            body["stop_sequences"] = request.stop_sequences
+        if request.metadata and isinstance(request.metadata.get("user_id"), str):
+            body["metadata"] = {"user_id": request.metadata["user_id"]}
+        if self.cache:
+            ttl = {} if self.cache is True else {"ttl": self.cache}
+            body["cache_control"] = {"type": "ephemeral", **ttl}
+        return body | self.options
+
+    def _choice(self, mode: str | None) -> dict[str, Any] | None:
+        kind = _CHOICES[mode or "auto"]
+        if kind == "any" and self._thinks:
+            kind = "auto"  # the API refuses to force a tool on a model that thinks
+        if kind == "none" or self.parallel:
+            return {"type": kind} if mode else None
+        return {"type": kind, "disable_parallel_tool_use": True}
+
+    async def _send(self, body: dict[str, Any]) -> Answer:
+        send = self._post if body["max_tokens"] <= STREAM_ABOVE else self._stream
+        try:
+            return await send(_PATH, body)
+        except BadRequestError as error:
+            forced = body.get("tool_choice", {}).get("type") == "any"
+            if not forced or not re.search(r"\bthinking\b", str(error), re.IGNORECASE):
+                raise
+        self._thinks = True  # some models do without being asked to
+        return await send(_PATH, {**body, "tool_choice": self._choice("required")})
+
+    async def _stream(self, path: str, body: dict[str, Any]) -> Answer:
+        async def attempt() -> Answer | Failure:
+            required = {name: body[name] for name in ("model", "max_tokens", "messages")}
+            rest = {name: value for name, value in body.items() if name not in required}
+            async with self._client.messages.stream(
+                **required, extra_body=rest, timeout=self._timeouts
+            ) as stream:
+                try:
+                    message = await stream.get_final_message()
+                except _DAMAGED_STREAM as error:
+                    what = f"a damaged stream ({type(error).__name__})"
+                    return Failure(self._malformed(what, stream.request_id), again=False)
+                data = cast("dict[str, Any]", message.to_dict())
+                if data.get("stop_reason") is None:
+                    ended = OverloadedError(f"{self._host}: the stream ended before the message")
+                    return Failure(ended, again=True)
+                return Answer(data, stream.request_id)
+
+        return await self._attempts(attempt)
+
+    def _content(self, answer: Answer) -> list[dict[str, Any]]:
+        content = answer.data.get("content")
+        if not isinstance(content, list):
+            raise self._unlike(answer, "content")
+        blocks = cast("list[Any]", content)
+        if not all(isinstance(b, dict) and isinstance(b.get("type"), str) for b in blocks):  # pyright: ignore[reportUnknownMemberType]
+            raise self._malformed("a content block has no type", answer.request_id)
+        return blocks
+
+
+def _thinks(thinking: object) -> bool:
+    return isinstance(thinking, dict) and cast("Any", thinking).get("type") != "disabled"

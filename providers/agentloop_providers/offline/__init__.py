@@ -1,0 +1,13 @@
+"""A deterministic stand-in for a model: no key, no network, and no language model either.
+
+words ─ question ─ conversation        what is asked, and what was done for it so far
+evidence ─ ranking ─ values            what the results say, and what of it matters
+schemas ─ filling ─ following ─ planning   which tools to call, and with what
+answering · typed                      the answer, in words or in the shape of a schema
+"""
+
+from __future__ import annotations
+
+from agentloop_providers.offline.provider import OfflineProvider
+
+__all__ = ["OfflineProvider"]

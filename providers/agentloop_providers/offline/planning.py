@@ -1,0 +1,192 @@
+"""Which tools to call next, if any: by the question at first, then by what results name."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_types import Tool
+
+from agentloop_providers.offline.conversation import Conversation, fingerprint
+from agentloop_providers.offline.evidence import Evidence
+from agentloop_providers.offline.facts import Facts
+from agentloop_providers.offline.filling import fill, is_search, more_queries, role_of
+from agentloop_providers.offline.following import follow
+from agentloop_providers.offline.ranking import Ranking
+from agentloop_providers.offline.schemas import slots_of
+from agentloop_providers.offline.typed import Builder
+from agentloop_providers.offline.words import KIN, STOP, WEAK, split, stem, stems
+
+MAX_STEPS = 6
+"""Replies to one question, the answer among them."""
+
+MAX_CALLS = 8
+"""Calls in one reply."""
+
+_ACTING = """
+delete remove drop erase send email post publish create write update set insert put patch buy pay
+order purchase cancel book reserve run execute kill stop start restart reboot shutdown deploy move
+rename copy upload submit approve reject transfer merge commit push close open install uninstall
+enable disable reset clear archive assign invite ban block add edit modify save make register
+unlock lock revoke grant notify reply subscribe
+"""
+_READING = """
+get list read show fetch find search lookup describe status info count query check view current
+available all now today
+"""
+_ACTS = frozenset(map(stem, _ACTING.split()))
+_READS = frozenset(map(stem, _READING.split()))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A call to make."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+def plan(talk: Conversation, evidence: Evidence, ranking: Ranking) -> list[Planned]:
+    """The calls to make now; none where it is time to answer."""
+    if not talk.tools or talk.steps >= MAX_STEPS - 1 or talk.choice == "none":
+        return []
+    if not any(call.step >= 0 for call in talk.calls):
+        wanted = _first(talk)
+    else:
+        wanted = _further(talk, evidence, ranking)
+    fresh: dict[str, Planned] = {}
+    for call in wanted:
+        mark = fingerprint(call.tool, call.arguments)
+        if mark not in talk.made:
+            fresh.setdefault(mark, call)
+    return list(fresh.values())[:MAX_CALLS]
+
+
+def relevance(talk: Conversation) -> dict[str, float]:
+    """For each tool, how much its name, description and parameters share with the question."""
+    texts = {tool.name: _texts(tool) for tool in talk.tools}
+    counts: dict[str, int] = {}
+    for words in texts.values():
+        for word in words:
+            counts[word] = counts.get(word, 0) + 1
+    total = len(talk.tools)
+    asked = talk.question.verbs
+    scores: dict[str, float] = {}
+    for tool in talk.tools:
+        score = 0.0
+        for word, weight in texts[tool.name].items():
+            rarity = 0.5 + 0.5 * math.log(1 + total / counts[word]) / math.log(1 + total)
+            if word in asked:
+                score += weight * rarity
+            elif KIN.get(word, frozenset()) & asked and word not in _READS:
+                score += 0.5 * weight * rarity
+        named = re.search(rf"\b{re.escape(tool.name)}\b", f"{talk.system} {talk.question.text}")
+        scores[tool.name] = score + (2.0 if named else 0.0)
+    return scores
+
+
+def acts(tool: Tool) -> bool:
+    """Whether calling a tool may change something, as far as its name and annotations tell."""
+    notes = tool.annotations
+    if notes and notes.read_only_hint:
+        return False
+    if notes and (notes.destructive_hint or notes.read_only_hint is False):
+        return True
+    words = stems(tool.name)
+    return any(word in _ACTS for word in words[:1]) or (
+        not _READS & set(words) and any(word in _ACTS for word in words)
+    )
+
+
+def _texts(tool: Tool) -> dict[str, float]:
+    """The stems by which a tool may be meant, with how much each tells."""
+    words: dict[str, float] = {}
+    said = [(2.0, tool.name), (1.5, tool.title or ""), (1.0, (tool.description or "")[:400])]
+    said += [(0.5, f"{slot.name} {slot.description}") for slot in slots_of(tool)]
+    for weight, text in said:
+        for word in split(text):
+            if word not in STOP:
+                tells = weight * (0.3 if word in WEAK else 1.0)
+                words[stem(word)] = max(words.get(stem(word), 0.0), tells)
+    return words
+
+
+def _first(talk: Conversation) -> list[Planned]:
+    """The calls that the question itself asks for."""
+    question, scores = talk.question, relevance(talk)
+    direct: list[tuple[float, list[Planned]]] = []
+    searches: list[tuple[float, list[Planned]]] = []
+    helpers: list[tuple[float, list[Planned]]] = []
+    weak: list[tuple[float, list[Planned]]] = []
+    idle: list[tuple[float, list[Planned]]] = []
+    for tool in talk.tools:
+        if acts(tool) and not _is_ordered(tool, talk):
+            continue
+        calls = [Planned(tool.name, arguments) for arguments in fill(tool, question)]
+        if not calls:
+            continue
+        needed = [slot for slot in slots_of(tool) if slot.required]
+        score = scores[tool.name]
+        if is_search(tool):
+            searches.append((score, calls))
+        elif needed and all(role_of(slot) == "prompt" for slot in needed):
+            helpers.append((score, calls))
+        elif score >= 1.0 or (score >= 0.5 and needed and question.focus):
+            direct.append((score, calls))
+        elif needed and score > 0:
+            weak.append((score, calls))
+        elif not needed and _READS & set(stems(f"{tool.name}")):
+            idle.append((score, calls))
+    best = max((score for score, _ in direct), default=0.0)
+    direct = [item for item in direct if item[0] >= 0.5 * best]
+    sure = any(call.arguments for _, calls in direct for call in calls) and best >= 1.5
+    chosen = direct + [item for item in searches if not sure or item[0] >= best]
+    strong = [item for item in helpers if item[0] >= 1.0]
+    chosen += strong or (helpers if not chosen else [])
+    chosen = chosen or sorted(weak, key=lambda item: -item[0])[:1] or idle[:3]
+    chosen.sort(key=lambda item: -item[0])
+    return [call for _, calls in chosen for call in calls]
+
+
+def _is_ordered(tool: Tool, talk: Conversation) -> bool:
+    """Whether the question orders what a tool does: its verb must be said."""
+    verbs = [word for word in stems(tool.name) if word in _ACTS] or stems(tool.name)[:1]
+    asked = talk.question.verbs
+    return any(verb in asked or KIN.get(verb, frozenset()) & asked for verb in verbs)
+
+
+def _further(talk: Conversation, evidence: Evidence, ranking: Ranking) -> list[Planned]:
+    """The calls that the results so far suggest."""
+    readers = [tool for tool in talk.tools if not acts(tool)]
+    if not evidence.lines or not ranking.scored:
+        searched = {call.name for call in talk.calls}
+        found = [
+            Planned(tool.name, {**arguments, slot: query})
+            for tool in readers
+            if is_search(tool) and tool.name in searched
+            for arguments in fill(tool, talk.question)[:1]
+            for slot in list(arguments)[:1]
+            for query in more_queries(talk.question)
+        ]
+        if found:
+            return found
+    scores = relevance(talk)
+    return [
+        Planned(name, arguments)
+        for name, arguments in follow(readers, scores, talk, evidence, ranking)
+    ]
+
+
+def forced(talk: Conversation, evidence: Evidence, ranking: Ranking) -> Planned:
+    """A call for when one is required: of a tool that changes nothing, if there is one."""
+    scores = relevance(talk)
+    order = sorted(talk.tools, key=lambda tool: (acts(tool), -scores[tool.name]))
+    facts = Facts(talk, evidence, ranking)
+    tried: list[Planned] = []
+    for tool in order:
+        tried += [Planned(tool.name, arguments) for arguments in fill(tool, talk.question)]
+        tried.append(Planned(tool.name, Builder(tool.input_schema, facts).arguments()))
+    fresh = (call for call in tried if fingerprint(call.tool, call.arguments) not in talk.made)
+    return next(fresh, tried[0])

@@ -1,0 +1,54 @@
+"""Where scenarios are played: directly, and on a server with one tool that plays any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.request_state import RequestStateSecurity
+
+from agentloop.mcp import resumable
+from agentloop.place import HERE, Host, Place
+from agentloop.provider import Provider
+from tests.carriers.functions import TOGETHER
+from tests.carriers.kit import Kit, Record, Scenario
+from tests.carriers.scenarios import ALONE, REPLIES, RESULTS
+
+TABLE = {row.name: row for row in (*ALONE, *REPLIES, *RESULTS, *TOGETHER)}
+KEY = b"k" * 32
+
+
+async def played_directly(row: Scenario, provider: Provider) -> dict[str, Any]:
+    """What comes of a row without any MCP in between."""
+    record = Record()
+    token = HERE.set(Place("", None, Host(provider, record)))
+    try:
+        value = await row.play(Kit(record))
+    finally:
+        HERE.reset(token)
+    return {"value": value, **record.to_json()}
+
+
+def stage(folder: Path | None = None) -> MCPServer:
+    """A server whose tool ``play`` gives what comes of a row, and whole transcripts with it.
+
+    ``call`` tells calls apart, so that the rounds of one share their record; with a ``folder``,
+    records are kept there, for other processes to add to.
+    """
+    security = RequestStateSecurity(keys=[KEY])
+    server = MCPServer("stage", log_level="CRITICAL", request_state_security=security)
+    records: dict[str, Record] = {}
+
+    @server.tool()
+    async def play(name: str, call: str, ctx: Context) -> dict[str, Any]:
+        record = records.setdefault(call, Record(folder and folder / call))
+
+        @resumable(on_event=record)
+        async def function(ctx: Context) -> dict[str, Any]:
+            value = await TABLE[name].play(Kit(record))
+            return {"value": value, **record.to_json()}
+
+        return await function(ctx)
+
+    return server
