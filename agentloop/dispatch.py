@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import anyio
 import structlog
@@ -21,8 +19,8 @@ from agentloop.place import HERE, Place
 from agentloop.results import NotWritable, error_result, to_result
 from agentloop.run import Run
 from agentloop.schema import ArgumentsInvalid
-from agentloop.strays import Stray, Work, left_behind, stray
-from agentloop.threads import in_thread
+from agentloop.strays import Stray, left_behind, stray
+from agentloop.threads import work_of
 from agentloop.tools import Effect, Tool, Toolbox
 from agentloop.user import refusal
 
@@ -71,8 +69,7 @@ async def dispatch(
             await turn.perform(ready)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     call: ToolUseContent
     tool: Tool
     arguments: dict[str, Any]
@@ -93,8 +90,7 @@ def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultCo
         return error_result(call.id, _explain(tool, error))
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(NamedTuple):
     run: Run
     place: Place
     results: dict[str, ToolResultContent]
@@ -114,21 +110,23 @@ class _Turn:
         here = self.place.below(self.names[call.id])
         here.token = f"{self.run.id}:{here.key}"
         try:
-            if ready.tool.approve and (no := await refusal(ready.tool, ready.arguments, here)):
+            if ready.tool.approve and (no := await self._refusal(ready, here)):
                 result = error_result(call.id, no)
             elif ready.tool.guarded:
                 effect = Effect(ready.tool, here.token, call.id, ready.arguments)
-                result = await self.place.host.guard(
-                    effect, lambda: self._see_through(ready, here, began)
-                )
+                result = await self.place.host.guard(effect, lambda: self._see_through(ready, here))
             else:
-                result = await self._see_through(ready, here, began)
+                result = await self._see_through(ready, here)
         finally:
             here.leave()
         self.answer(call, result, time.monotonic() - began)
 
-    async def _see_through(self, ready: _Prepared, here: Place, began: float) -> ToolResultContent:
-        tool = ready.tool
+    async def _refusal(self, ready: _Prepared, here: Place) -> str | None:
+        patience = self.deadline - time.monotonic()
+        return await refusal(ready.tool, ready.arguments, here, seconds=patience)
+
+    async def _see_through(self, ready: _Prepared, here: Place) -> ToolResultContent:
+        tool, began = ready.tool, time.monotonic()
         patience = min(tool.timeout or math.inf, self.deadline - began)
         errand = _start(ready, here)
         try:
@@ -152,19 +150,9 @@ class _Turn:
 def _start(ready: _Prepared, here: Place) -> Stray:
     token = HERE.set(here)
     try:
-        return stray(_work(ready.tool, ready.arguments))
+        return stray(work_of(ready.tool.fn, ready.arguments, is_async=ready.tool.is_async))
     finally:
         HERE.reset(token)
-
-
-def _work(tool: Tool, arguments: dict[str, Any]) -> Work:
-    async def work() -> Any:
-        if tool.is_async:
-            return await tool.fn(**arguments)
-        value = await in_thread(tool.fn, arguments)
-        return await value if inspect.isawaitable(value) else value
-
-    return work
 
 
 async def _stop(errand: Stray, tool: Tool) -> None:

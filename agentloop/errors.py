@@ -22,10 +22,23 @@ A tool's failure is a result for the model; a provider's failure ends the run wi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 if TYPE_CHECKING:
     from agentloop.agent import RunResult
+
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+
+def first_of(error: BaseException, *kinds: type[ErrorT]) -> ErrorT | None:
+    """``error`` itself, or the first inside of a task group's, that is one of ``kinds``."""
+    if isinstance(error, kinds):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        inside = cast("tuple[BaseException, ...]", error.exceptions)
+        return next((found for each in inside if (found := first_of(each, *kinds))), None)
+    return None
 
 
 class AgentLoopError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 from mcp_types import ToolResultContent, ToolUseContent
@@ -12,8 +12,7 @@ from agentloop.meta import Reply
 from agentloop.run import Run
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(NamedTuple):
     """A run begins, or goes on where it was suspended (``resumed``)."""
 
     run: Run
@@ -21,8 +20,7 @@ class RunStarted:
     resumed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AskStarted:
+class AskStarted(NamedTuple):
     """An ask leaves for the model, through the provider of that name."""
 
     run: Run
@@ -30,8 +28,7 @@ class AskStarted:
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskEnded:
+class AskEnded(NamedTuple):
     """The model answered after ``seconds``.
 
     They count from when the ask left. Over rounds that may have been in another process, so there
@@ -45,8 +42,7 @@ class AskEnded:
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolStarted:
+class ToolStarted(NamedTuple):
     """A tool call begins."""
 
     run: Run
@@ -54,8 +50,7 @@ class ToolStarted:
     call: ToolUseContent
 
 
-@dataclass(frozen=True, slots=True)
-class ToolEnded:
+class ToolEnded(NamedTuple):
     """A tool call ended after ``seconds``, well or as an error."""
 
     run: Run
@@ -65,8 +60,7 @@ class ToolEnded:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunSuspended:
+class RunSuspended(NamedTuple):
     """The run waits for its caller, to be resumed elsewhere or never: this process is done with
     it. What it had begun, an ask or tool calls, does not end here."""
 
@@ -74,8 +68,7 @@ class RunSuspended:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnded:
+class RunEnded(NamedTuple):
     """The run has a ``stop``."""
 
     run: Run

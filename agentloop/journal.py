@@ -28,7 +28,10 @@ class Journal:
         self.moments: list[Moment] = []
 
     def __call__(self, event: Event) -> None:
-        self._keep(Moment(time.monotonic(), event))
+        moment = Moment(time.monotonic(), event)
+        self.moments.append(moment)
+        if self._above is not None:
+            self._above._keep(moment)
         if self._sink is not None:
             tell(self._sink, event)
 

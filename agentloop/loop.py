@@ -38,22 +38,29 @@ class Driver:
 
         ``resumed`` says that what it waits for was begun before it was suspended.
         """
-        while (wanted := pending(run := self._in_bounds(run))) is not None:
-            if isinstance(wanted, Ask):
-                if not resumed:
-                    run = asking(run, at=time.time())
-                    self.keep(run)
-                    tell(self.sink, AskStarted(run, self.place.key, self.provider.name))
-                run = await self._ask(run, wanted.request, resumed)
-            else:
-                run = await self._call(run, wanted.calls)
-            self.keep(run)
-            resumed = False
+        # One scope for all asks, with a new deadline for each: an ask that takes too long ends the
+        # run, so the scope is never needed again.
+        with anyio.CancelScope() as patience:
+            self.place.patience = patience
+            while (wanted := pending(run := self._in_bounds(run))) is not None:
+                if isinstance(wanted, Ask):
+                    if not resumed:
+                        run = asking(run, at=time.time())
+                        self.keep(run)
+                        tell(self.sink, AskStarted(run, self.place.key, self.provider.name))
+                    run = await self._ask(run, wanted.request, patience, resumed)
+                else:
+                    run = await self._call(run, wanted.calls)
+                self.keep(run)
+                resumed = False
+            return run
+        run = _unanswered(run)
+        self.keep(run)
         return run
 
     def _in_bounds(self, run: Run) -> Run:
         """The run as it may go on: the caller may grant only so many more asks."""
-        if run.stop is not None or run.messages[-1].role == "assistant":
+        if run.stop is not None or run.messages.last.role == "assistant":
             return run
         room = self.place.host.room(self.place.key, run)
         if room is None or room > 1:
@@ -62,22 +69,25 @@ class Driver:
         self.keep(run)
         return run
 
-    async def _ask(self, run: Run, request: CreateMessageRequestParams, resumed: bool) -> Run:
-        limits = run.definition.limits
-        left = None if limits.seconds is None else limits.seconds - run.seconds
-        patience = _least(left, limits.ask_seconds)
+    async def _ask(
+        self,
+        run: Run,
+        request: CreateMessageRequestParams,
+        patience: anyio.CancelScope,
+        resumed: bool,
+    ) -> Run:
         waited = max(time.time() - run.asked, 0.0) if resumed and run.asked else 0.0
         began = time.monotonic()
+        patience.deadline = anyio.current_time() + _patience(run)
         try:
-            with anyio.move_on_after(patience) as self.place.patience:
-                reply = await self.provider.sample(request)
-                seconds = time.monotonic() - began
-                run = sampled(run, reply, seconds=seconds)
-                tell(
-                    self.sink,
-                    AskEnded(run, self.place.key, reply, waited + seconds, self.provider.name),
-                )
-                return run
+            reply = await self.provider.sample(request)
+            seconds = time.monotonic() - began
+            run = sampled(run, reply, seconds=seconds)
+            tell(
+                self.sink,
+                AskEnded(run, self.place.key, reply, waited + seconds, self.provider.name),
+            )
+            return run
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED
             spent = time.monotonic() - began
@@ -93,11 +103,8 @@ class Driver:
             )
             what = f"provider: {self.provider.name} raised {type(error).__name__}"
             return fail(run, what, seconds=time.monotonic() - began)
-        spent = time.monotonic() - began
-        if left is not None and left <= patience:
-            error = "seconds: the time was up before the model answered"
-            return fail(run, error, stop=Stop.SECONDS, seconds=spent)
-        return fail(run, f"timeout: no answer within {patience:g} s", seconds=spent)
+        finally:
+            patience.deadline = math.inf
 
     async def _call(self, run: Run, calls: tuple[ToolUseContent, ...]) -> Run:
         limits = run.definition.limits
@@ -122,5 +129,17 @@ class Driver:
         return stop(run, Stop.SECONDS) if ended >= deadline else run
 
 
-def _least(a: float | None, b: float | None) -> float:
-    return min(math.inf if a is None else a, math.inf if b is None else b)
+def _patience(run: Run) -> float:
+    """Seconds that the next ask may take."""
+    limits = run.definition.limits
+    left = math.inf if limits.seconds is None else limits.seconds - run.seconds
+    return min(left, math.inf if limits.ask_seconds is None else limits.ask_seconds)
+
+
+def _unanswered(run: Run) -> Run:
+    """The run after an ask that took all the time it might."""
+    limits, patience = run.definition.limits, _patience(run)
+    if limits.seconds is not None and limits.seconds - run.seconds <= patience:
+        error = "seconds: the time was up before the model answered"
+        return fail(run, error, stop=Stop.SECONDS, seconds=patience)
+    return fail(run, f"timeout: no answer within {patience:g} s", seconds=patience)

@@ -50,6 +50,9 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
     and its structured content, and everything else becomes JSON. Raises :class:`NotWritable`
     where there is no JSON for it.
     """
+    if isinstance(value, str) and len(value) * 4 <= max_bytes:  # a short text: nothing to bound
+        content = [TextContent(text=clean(value))] if value else []
+        return ToolResultContent(tool_use_id=id, content=content)
     structured, is_error, meta = None, None, None
     content: list[ContentBlock]
     if isinstance(value, CallToolResult | ToolResultContent):
@@ -90,11 +93,17 @@ def _json(value: Any) -> str:
         try:
             return to_json(value, inf_nan_mode="constants", bytes_mode="base64").decode()
         except PydanticSerializationError:  # it may be no more than a lone surrogate
-            plain = to_jsonable_python(value, inf_nan_mode="constants", bytes_mode="base64")
-            return to_json(clean_json(plain), inf_nan_mode="constants").decode()
+            return to_json(clean_json(_plain(value)), inf_nan_mode="constants").decode()
     except (ValueError, RecursionError) as error:
         kind = type(value).__name__
         raise NotWritable(f"The tool gave a {kind} that has no JSON form.") from error
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value, inf_nan_mode="constants", bytes_mode="base64")
+    except UnicodeEncodeError:  # in the key of a dict
+        return value
 
 
 def _structured(value: CallToolResult | ToolResultContent, max_bytes: int) -> dict[str, Any] | None:

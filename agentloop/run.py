@@ -18,12 +18,11 @@ reason.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mcp_types import (
     AudioContent,
@@ -38,9 +37,10 @@ from mcp_types import (
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, StateError
-from agentloop.meta import INVALID_KEY, NOTICE_KEY, PROVIDER_KEY, USAGE_KEY, Reply, usage_of
+from agentloop.intake import TooMuch, clean_text, take
+from agentloop.meta import NOTICE_KEY, USAGE_KEY, Reply, usage_of
 from agentloop.output import ANSWER_TOOL, OutputInvalid
-from agentloop.text import MAX_INTEGER, clean, clean_json, cut, too_deep
+from agentloop.text import clean, cut
 from agentloop.transcript import Transcript
 from agentloop.usage import Usage
 
@@ -68,15 +68,13 @@ class Stop(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """The run waits for a model: :func:`sampled` takes the reply."""
 
     request: CreateMessageRequestParams
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCalls:
+class ToolCalls(NamedTuple):
     """The run waits for these calls: :func:`called` takes their results, all or one by one."""
 
     calls: tuple[ToolUseContent, ...]
@@ -103,8 +101,6 @@ class Run:
     """Replies in a row that were no use and went back to the model."""
     results: Mapping[str, ToolResultContent] = field(default_factory=dict[str, ToolResultContent])
     """Results of the open turn, by tool use id."""
-    recent: tuple[str, ...] = ()
-    """What the last steps did, one fingerprint a step; finds runs that go in circles."""
     warned: tuple[str, ...] = ()
     last_tokens: int = 0
     last_seconds: float = 0.0
@@ -213,7 +209,6 @@ _PLAIN_FIELDS: dict[str, Callable[[Any], Any]] = {
     "seconds": _seconds,
     "errors": _count,
     "repairs": _count,
-    "recent": _words_in,
     "warned": _words_in,
     "last_tokens": _count,
     "last_seconds": _seconds,
@@ -253,20 +248,14 @@ def start(
     if (problem := messages.imbalance()) is not None:
         raise DefinitionError(f"the history is not balanced: {problem}")
     run = Run(id=id, definition=definition, messages=messages, history=len(messages), began=began)
-    return _settle(_say(run, [_clean_text(block) for block in blocks]))
-
-
-def _clean_text(block: Any) -> Any:
-    if block.type != "text" or (text := clean(block.text)) is block.text:
-        return block
-    return block.model_copy(update={"text": text})
+    return _settle(_say(run, [clean_text(block) for block in blocks]))
 
 
 def pending(run: Run) -> Ask | ToolCalls | None:
     """What the run waits for; None once it has ended."""
     if run.stop is not None:
         return None
-    if run.messages[-1].role == "assistant":
+    if run.messages.last.role == "assistant":
         return ToolCalls(tuple(use for use in _uses(run) if use.id not in run.results))
     return Ask(_request(run))
 
@@ -294,7 +283,7 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
     """
     if run.stop is not None:
         return run
-    if run.messages[-1].role == "assistant":
+    if run.messages.last.role == "assistant":
         raise StateError("the run waits for the results of tool calls, not for a reply")
     content = reply.content if isinstance(reply.content, list) else [reply.content]
     usage = usage_of(reply)
@@ -311,21 +300,23 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
     )
     if reply.role != "assistant":
         return fail(run, f"malformed_reply: a reply has role {reply.role!r}, not 'assistant'")
-    content, invalid = _sanitise(content)
+    try:
+        taken = take(reply, run.definition.limits)
+    except TooMuch as error:
+        return fail(run, f"malformed_reply: {error}")
+    content = taken.blocks
     uses = [block for block in content if block.type == "tool_use"]
     if not uses and not any(block.type != "text" or block.text.strip() for block in content):
         if reply.stop_reason in _REFUSALS:
             return _end(run, Stop.REFUSED)
         return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
-    message = SamplingMessage.model_construct(
-        role="assistant", content=content, meta=_provider_meta(reply)
-    )
+    message = _ASSISTANT.model_copy(update={"content": content, "meta": taken.meta})
     run = _append(run, message)
     if reply.stop_reason in _REFUSALS:
         return _end(run, Stop.REFUSED)
     if uses:
-        return _turn(run, uses, invalid, cut=reply.stop_reason in _CUTS)
-    return _words(run, cut=reply.stop_reason in _CUTS)
+        return _turn(run, uses, taken.invalid, cut=reply.stop_reason in _CUTS)
+    return _words(run, cut=taken.cut or reply.stop_reason in _CUTS)
 
 
 def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float = 0.0) -> Run:
@@ -334,11 +325,12 @@ def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float
     Results may come all at once or in parts; the turn closes with the last of them. The first
     result of a call counts, and what answers no open call is ignored.
     """
-    if run.stop is not None or run.messages[-1].role != "assistant":
+    if run.stop is not None or run.messages.last.role != "assistant":
         return run
+    uses = _uses(run)
     results = {
         use.id: _for(use, results[use.id])
-        for use in _uses(run)
+        for use in uses
         if use.id in results and use.id not in run.results
     }
     spent = run.usage
@@ -346,7 +338,8 @@ def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float
         if result.meta and USAGE_KEY in result.meta:  # what agents inside the call used
             spent = spent + Usage.from_json(result.meta[USAGE_KEY])
     results = {**run.results, **results}
-    return _close_turn(_with(run, results=results, usage=spent, seconds=run.seconds + seconds))
+    run = _with(run, results=results, usage=spent, seconds=run.seconds + seconds)
+    return run if len(results) < len(uses) else _close_turn(run, uses)
 
 
 def asking(run: Run, *, at: float) -> Run:
@@ -397,73 +390,6 @@ _LAST_WORDS = {
 }
 
 
-def _sanitise(
-    content: Sequence[SamplingMessageContentBlock],
-) -> tuple[list[SamplingMessageContentBlock], dict[str, str]]:
-    """The blocks with clean text and unique tool use ids; and what is wrong with which call."""
-    blocks: list[SamplingMessageContentBlock] = []
-    invalid: dict[str, str] = {}
-    seen: set[str] = set()
-    for block in content:
-        if block.type == "text":
-            blocks.append(_clean_text(block))
-        elif block.type == "tool_use":
-            use = _sanitise_use(block, seen, invalid)
-            seen.add(use.id)
-            blocks.append(use)
-        elif block.type != "tool_result":  # a model has no results to give
-            blocks.append(block)
-    return blocks, invalid
-
-
-def _sanitise_use(use: ToolUseContent, seen: set[str], invalid: dict[str, str]) -> ToolUseContent:
-    if (
-        use.id
-        and use.id not in seen
-        and use.meta is None
-        and _is_plain(use.id, use.name, *use.input, *use.input.values())
-    ):
-        return use
-    changes: dict[str, Any] = {}
-    id = clean(use.id)
-    number = 2
-    while not id or id in seen:
-        id = f"{clean(use.id) or 'call'}-{number}"
-        number += 1
-    if id != use.id:
-        changes["id"] = id
-    if use.meta and INVALID_KEY in use.meta:
-        invalid[id] = clean(str(use.meta[INVALID_KEY]))[:1024]
-    if too_deep(use.input):
-        changes["input"] = {}
-        invalid[id] = "The arguments nest too deeply and were dropped: send them flatter."
-    else:
-        changes["input"] = clean_json(use.input)
-    if (name := clean(use.name)) != use.name:
-        changes["name"] = name
-    return use.model_copy(update=changes) if changes else use
-
-
-def _is_plain(*values: Any) -> bool:
-    """Whether there are only scalars among ``values``, and clean ones."""
-    for value in values:
-        if type(value) is str:
-            if clean(value) is not value:
-                return False
-        elif type(value) is int or type(value) is float:
-            if not -MAX_INTEGER < value < MAX_INTEGER:  # nor is infinity, nor what is no number
-                return False
-        elif value is not None and type(value) is not bool:
-            return False
-    return True
-
-
-def _provider_meta(reply: Reply) -> dict[str, Any] | None:
-    if reply.meta and PROVIDER_KEY in reply.meta:
-        return {PROVIDER_KEY: reply.meta[PROVIDER_KEY]}
-    return None
-
-
 def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut: bool) -> Run:
     """The run after a reply that calls tools: some calls are let through, the rest is answered."""
     limits = run.definition.limits
@@ -490,7 +416,7 @@ def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut:
         else:
             results[use.id] = _result(use, refusal, error=True)
     run = _with(run, tool_calls=run.tool_calls + let_through, results=results)
-    return run if let_through else _close_turn(run)
+    return run if let_through else _close_turn(run, uses)
 
 
 def _take_answer(run: Run, use: ToolUseContent) -> tuple[Run, ToolResultContent]:
@@ -528,17 +454,14 @@ def _repair(run: Run, problem: str, *, at_most: int) -> Run:
     if run.repairs >= at_most:
         return fail(run, problem)
     run = _with(run, repairs=run.repairs + 1)
-    if run.messages[-1].role == "assistant":
+    if run.messages.last.role == "assistant":
         hint = f"That was no answer yet. Call the tool {ANSWER_TOOL} to answer."
         run = _say(run, [TextContent(text=hint, _meta={NOTICE_KEY: True})])
     return _settle(run)
 
 
-def _close_turn(run: Run) -> Run:
-    """The run with the results as one user message, once there is one for each call."""
-    uses = _uses(run)
-    if any(use.id not in run.results for use in uses):
-        return run
+def _close_turn(run: Run, uses: Sequence[ToolUseContent]) -> Run:
+    """The run with the results of ``uses`` as one user message; there is one for each."""
     ordered = [run.results[use.id] for use in uses]
     failed = all(result.is_error for result in ordered)
     only_bad_answers = failed and all(use.name == ANSWER_TOOL for use in uses)
@@ -548,7 +471,6 @@ def _close_turn(run: Run) -> Run:
         results={},
         errors=run.errors + 1 if failed and not only_bad_answers else 0,
         repairs=run.repairs if failed else 0,
-        recent=_remember(run, uses, ordered),
     )
     if run.answer is not None:
         return _end(run, run.closing or Stop.DONE)
@@ -581,12 +503,13 @@ def _settle(run: Run) -> Run:
         run = close(run, Stop.TOOL_CALLS)
     if limits.errors is not None and run.errors >= limits.errors:
         run = close(run, Stop.ERRORS)
-    if _goes_in_circles(run.recent):
+    repeats = _same(run, 0, 1)
+    if _same(run, 1, 2) if repeats else _same(run, 0, 2) and _same(run, 1, 3):  # A-A-A or A-B-A-B
         run = close(run, Stop.STUCK)
-    return run if run.closing else _warn(run)
+    return run if run.closing else _warn(run, repeats=repeats)
 
 
-def _warn(run: Run) -> Run:
+def _warn(run: Run, *, repeats: bool) -> Run:
     """The run with a word to the model for each limit that is four fifths used, once each."""
     limits = run.definition.limits
     for name, used, limit in (
@@ -600,38 +523,45 @@ def _warn(run: Run) -> Run:
                 _with(run, warned=(*run.warned, name)),
                 f"{used:.0f} of {limit:.0f} {name} are used: come to an answer soon.",
             )
-    last_two = run.recent[-2:]
-    if len(last_two) == 2 and last_two[0] == last_two[1] != "":
+    if repeats:
         run = _notice(run, "The same calls gave the same results as before: try something else.")
     return run
 
 
-def _remember(
-    run: Run, uses: Sequence[ToolUseContent], results: Sequence[ToolResultContent]
-) -> tuple[str, ...]:
-    """``run.recent`` with this step's fingerprint: its calls and what they gave."""
-    polls = run.definition.polls
-    if polls and any(use.name in polls for use in uses):
-        return (*run.recent[-3:], "")
-    did = [
-        (use.name, sorted(use.input.items()), *map(_gist, result.content), result.is_error)
-        for use, result in zip(uses, results, strict=True)
-    ]
-    data = repr(did).encode("utf-8", "replace")
-    return (*run.recent[-3:], hashlib.blake2b(data, digest_size=6).hexdigest())
+def _same(run: Run, one: int, other: int) -> bool:
+    """Whether two turns made the same calls and got the same results, counted back from the last.
 
-
-def _gist(block: Any) -> Any:
-    return block.text if block.type == "text" else block.model_dump(mode="json", exclude_none=True)
-
-
-def _goes_in_circles(recent: tuple[str, ...]) -> bool:
-    """The same step three times running, or A-B-A-B. The empty fingerprint never counts."""
-    if len(recent) < 3 or not all(recent[-3:]):
+    Compared are the messages themselves, so nothing needs to be remembered, and almost always the
+    first look at the arguments is the last.
+    """
+    messages = run.messages
+    if len(messages) < 2 * max(one, other) + 3:
         return False
-    if recent[-1] == recent[-2] == recent[-3]:
-        return True
-    return len(recent) >= 4 and bool(recent[-4]) and recent[-4:-2] == recent[-2:]
+    said, said_then = messages[-2 - 2 * one], messages[-2 - 2 * other]
+    last, last_then = said.content_as_list[-1], said_then.content_as_list[-1]
+    if last.type == "tool_use" and last_then.type == "tool_use" and last.input != last_then.input:
+        return False
+    made, made_then = _calls(said), _calls(said_then)
+    if not made or made != made_then or any(name in run.definition.polls for name, _ in made):
+        return False
+    got, got_then = (_gist(messages[-1 - 2 * turn]) for turn in (one, other))
+    return got == got_then
+
+
+def _calls(message: SamplingMessage) -> list[tuple[str, dict[str, Any]]]:
+    return [(use.name, use.input) for use in message.content_as_list if use.type == "tool_use"]
+
+
+def _gist(message: SamplingMessage) -> list[Any]:
+    """What the results in ``message`` say, without the runtime's own notices."""
+    return [
+        (
+            [part for part in result.content if not (part.meta and NOTICE_KEY in part.meta)],
+            result.is_error,
+        )
+        for result in message.content_as_list
+        if result.type == "tool_result"
+    ]
 
 
 # --- the end, and messages ---------------------------------------------------------------------
@@ -641,7 +571,7 @@ def _end(run: Run, why: Stop, *, error: str | None = None) -> Run:
     """The run, ended; calls that are still open are answered, so that the history is balanced."""
     if run.stop is not None:
         return run
-    if run.messages[-1].role == "assistant" and (uses := _uses(run)):
+    if run.messages.last.role == "assistant" and (uses := _uses(run)):
         not_run = f"Not run: the run ended ({why})."
         ordered = [run.results.get(use.id) or _result(use, not_run, error=True) for use in uses]
         run = _say(run, ordered, results={})
@@ -649,7 +579,7 @@ def _end(run: Run, why: Stop, *, error: str | None = None) -> Run:
 
 
 def _uses(run: Run) -> list[ToolUseContent]:
-    return [block for block in run.messages[-1].content_as_list if block.type == "tool_use"]
+    return [block for block in run.messages.last.content_as_list if block.type == "tool_use"]
 
 
 def _result(use: ToolUseContent, text: str, *, error: bool = False) -> ToolResultContent:
@@ -667,12 +597,17 @@ def _for(use: ToolUseContent, result: ToolResultContent) -> ToolResultContent:
 def _with(run: Run, **changes: Any) -> Run:
     """``dataclasses.replace`` at a tenth of its cost; every step makes a handful of runs."""
     new = object.__new__(Run)
-    new.__dict__.update(run.__dict__, **changes)
+    object.__setattr__(new, "__dict__", run.__dict__ | changes)
     return new
 
 
+# Copies of these are made at half the cost of building a message from its parts.
+_USER = SamplingMessage(role="user", content=[])
+_ASSISTANT = SamplingMessage(role="assistant", content=[])
+
+
 def _say(run: Run, content: Sequence[SamplingMessageContentBlock], **changes: Any) -> Run:
-    message = SamplingMessage.model_construct(role="user", content=list(content), meta=None)
+    message = _USER.model_copy(update={"content": list(content)})
     return _append(run, message, **changes)
 
 
@@ -687,7 +622,7 @@ def _notice(run: Run, text: str) -> Run:
     A message that holds a result may hold nothing else, so the notice is one more block of the
     last result. Where the last message is no result, there is nothing to say it in.
     """
-    message = run.messages[-1]
+    message = run.messages.last
     last = message.content_as_list[-1]
     if last.type != "tool_result":
         return run

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import SchemaError
 
 from agentloop.errors import DefinitionError
 from agentloop.output import QuietSchema, explain
@@ -30,16 +28,18 @@ class Signature:
         self.summary, described = read_docstring(_docstring(fn))
         parameters = _parameters(fn, label)
         self._names = {f"p{number}": p.name for number, p in enumerate(parameters)}
-        fields: dict[str, Any] = {
-            field: _field(parameter, described.get(parameter.name))
-            for field, parameter in zip(self._names, parameters, strict=True)
-        }
-        config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
         try:
-            self._model = create_model(label, __config__=config, **fields)
+            fields: dict[str, Any] = {
+                field: _field(parameter, described.get(parameter.name))
+                for field, parameter in zip(self._names, parameters, strict=True)
+            }
+            config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+            module = getattr(_unbound(fn), "__module__", None) or __name__
+            self._model = create_model(label, __config__=config, __module__=module, **fields)
             schema = self._model.model_json_schema(schema_generator=QuietSchema)
-        except (PydanticUserError, SchemaError, NameError, TypeError) as error:
-            raise DefinitionError(f"tool {label!r}: no JSON schema: {error}") from error
+        except Exception as error:  # there is no end to what an annotation may be
+            why = getattr(error, "message", error)
+            raise DefinitionError(f"tool {label!r}: no JSON schema: {why}") from error
         self.schema: dict[str, Any] = _untitled(schema)
 
     def check(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -55,9 +55,14 @@ class Signature:
         return {name: values[field] for field, name in self._names.items()}
 
 
-def _docstring(fn: Callable[..., Any]) -> str:
-    while isinstance(fn, functools.partial):  # whose own docstring is that of ``partial``
+def _unbound(fn: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(fn, functools.partial):  # whose name and docstring are those of ``partial``
         fn = fn.func
+    return fn
+
+
+def _docstring(fn: Callable[..., Any]) -> str:
+    fn = _unbound(fn)
     if not inspect.isroutine(fn) and not inspect.isclass(fn):
         return inspect.getdoc(type(fn).__call__) or inspect.getdoc(fn) or ""
     return inspect.getdoc(fn) or ""
@@ -66,7 +71,7 @@ def _docstring(fn: Callable[..., Any]) -> str:
 def _parameters(fn: Callable[..., Any], label: str) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(fn, eval_str=True)
-    except Exception as error:  # an annotation in a string may raise anything
+    except Exception as error:  # so may an annotation in a string
         raise DefinitionError(f"tool {label!r}: its signature cannot be read: {error}") from error
     bound = _bound(fn)
     parameters = [p for p in signature.parameters.values() if p.name not in bound]

@@ -15,6 +15,8 @@ import anyio.to_thread
 
 from agentloop.errors import DefinitionError
 from agentloop.store import (
+    KEEP_SECONDS,
+    LEASE_SECONDS,
     Busy,
     Claim,
     Entered,
@@ -64,6 +66,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
+_SWEEP_SECONDS = 60.0
+
 _OWNED = "call = :call AND number = :number AND epoch = :epoch AND outcome IS NULL"
 
 
@@ -73,8 +77,17 @@ class SQLStore:
     Tables are made and brought up to date on first use. Safe for any number of processes.
     """
 
-    def __init__(self, url: str, *, connections: int = 8) -> None:
-        """``connections`` bounds the pool. Raises :class:`DefinitionError` for a bad URL."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 8,
+        lease: float = LEASE_SECONDS,
+        keep: float = KEEP_SECONDS,
+    ) -> None:
+        """``connections`` bounds the pool; ``lease`` and ``keep`` are in seconds, see
+        :class:`~agentloop.store.Store`. Raises :class:`DefinitionError` for a bad URL."""
+        self.lease, self.keep = lease, keep
         try:
             self._engine = _engine(url, connections)
         except (ArgumentError, ImportError) as error:
@@ -83,11 +96,13 @@ class SQLStore:
         self._connections = connections
         self._limiter: anyio.CapacityLimiter | None = None
         self._migrated = False
+        self._swept = 0.0
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
         def work(connection: Connection) -> Entered | Busy | Settled:
             now = self._now(connection)
-            values = {"call": call, "keep": keep, "expires": now + keep}
+            values = {"call": call, "keep": keep, "expires": now + keep, "now": now}
+            _run(connection, _SWEEP if self._may_sweep() else _FORGET, values)
             _run(connection, _NEW_CALL, values)
             _run(connection, _NEW_ROUND, {"call": call, "number": 0, "state": ""})
             return _enter(connection, Round(call, 0), "", now, lease)
@@ -109,12 +124,15 @@ class SQLStore:
     async def release(self, round: Round) -> None:
         await self._lease(round, 0.0)
 
+    async def save(self, round: Round, state: str) -> None:
+        def work(connection: Connection) -> None:
+            _owned(connection, _SAVE, {**_owner(round), "state": state})
+
+        await self._do(work)
+
     async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
         def work(connection: Connection) -> None:
-            values = {**_owner(round), "outcome": outcome}
-            _owned(
-                connection, f"UPDATE agentloop_rounds SET outcome = :outcome WHERE {_OWNED}", values
-            )
+            _owned(connection, _SETTLE, {**_owner(round), "outcome": outcome})
             if next_state is not None:
                 values = {"call": round.call, "number": round.number + 1, "state": next_state}
                 _run(connection, _NEW_ROUND, values)
@@ -142,8 +160,7 @@ class SQLStore:
 
     async def sweep(self) -> int:
         def work(connection: Connection) -> int:
-            expired = "DELETE FROM agentloop_calls WHERE expires < :now"
-            return _run(connection, expired, {"now": self._now(connection)}).rowcount
+            return _run(connection, _SWEEP, {"now": self._now(connection)}).rowcount
 
         return await self._do(work)
 
@@ -153,11 +170,19 @@ class SQLStore:
 
     async def _lease(self, round: Round, seconds: float) -> None:
         def work(connection: Connection) -> None:
-            until = self._now(connection) + seconds if seconds else 0.0
-            values = {**_owner(round), "until": until}
+            now = self._now(connection)
+            values = {**_owner(round), "until": now + seconds if seconds else 0.0, "now": now}
             _owned(connection, _LEASE, values)
+            _run(connection, _KEEP_CALL, values)
 
         await self._do(work)
+
+    def _may_sweep(self) -> bool:
+        """Whether it is time to forget what has expired, which new calls do once in a while."""
+        if time.monotonic() - self._swept < _SWEEP_SECONDS:
+            return False
+        self._swept = time.monotonic()
+        return True
 
     def _now(self, connection: Connection) -> float:
         """The time by the clock that all owners share: the database's."""
@@ -192,20 +217,28 @@ class SQLStore:
 class SQLiteStore(SQLStore):
     """A store in a SQLite file, for one process or several on one machine."""
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(f"sqlite:///{path}")
+    def __init__(
+        self, path: str | Path, *, lease: float = LEASE_SECONDS, keep: float = KEEP_SECONDS
+    ) -> None:
+        """``lease`` and ``keep`` are in seconds, see :class:`~agentloop.store.Store`."""
+        super().__init__(f"sqlite:///{path}", lease=lease, keep=keep)
 
 
-_SETTLE = f"UPDATE agentloop_rounds SET outcome = :outcome WHERE {_OWNED}"
+_SAVE = f"UPDATE agentloop_rounds SET state = :state WHERE {_OWNED}"
+_SETTLE = f"""UPDATE agentloop_rounds SET outcome = :outcome, state = '', answers = NULL
+    WHERE {_OWNED}"""
 _LEASE = f"UPDATE agentloop_rounds SET leased_until = :until WHERE {_OWNED}"
 _LOCK = f"UPDATE agentloop_rounds SET epoch = epoch WHERE {_OWNED}"
+_SWEEP = "DELETE FROM agentloop_calls WHERE expires < :now"
+_FORGET = f"{_SWEEP} AND call = :call"
 _NEW_CALL = """INSERT INTO agentloop_calls (call, keep, expires)
     VALUES (:call, :keep, :expires) ON CONFLICT (call) DO NOTHING"""
 _NEW_ROUND = """INSERT INTO agentloop_rounds (call, number, state, epoch, leased_until)
     VALUES (:call, :number, :state, 0, 0) ON CONFLICT (call, number) DO NOTHING"""
 _ENTER = """UPDATE agentloop_rounds
     SET epoch = epoch + 1, leased_until = :until, answers = coalesce(answers, :answers)
-    WHERE call = :call AND number = :number AND outcome IS NULL AND leased_until <= :now
+    WHERE call = :call AND number = :number AND outcome IS NULL
+    AND (leased_until <= :now OR leased_until > :never)
     AND EXISTS (SELECT 1 FROM agentloop_calls c WHERE c.call = :call AND c.expires >= :now)
     RETURNING epoch, state, answers"""
 _FIND_ROUND = """SELECT r.outcome FROM agentloop_rounds r JOIN agentloop_calls c ON c.call = r.call
@@ -221,7 +254,8 @@ def _enter(
     connection: Connection, round: Round, answers: str, now: float, lease: float
 ) -> Entered | Busy | Settled:
     values = {"call": round.call, "number": round.number, "now": now}
-    entering = {**values, "until": now + lease, "answers": answers}
+    # No lease reaches that far: the clock was set back since.
+    entering = {**values, "until": now + lease, "never": now + lease * 10, "answers": answers}
     row = _run(connection, _ENTER, entering).one_or_none()
     if row is not None:
         _run(connection, _KEEP_CALL, values)

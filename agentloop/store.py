@@ -22,8 +22,11 @@ from typing import Protocol
 
 from agentloop.errors import AgentLoopError
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 10.0
+"""How long a round stays with an owner that is not heard of; owners renew it meanwhile."""
+
 KEEP_SECONDS = 3600.0
+"""How long a suspended call is kept for its client to come back."""
 
 
 class StoreError(AgentLoopError):
@@ -95,6 +98,11 @@ class Store(Protocol):
     to use from several processes at once where their storage is.
     """
 
+    lease: float
+    """Seconds for which a round is entered or held, unless it is renewed."""
+    keep: float
+    """Seconds for which a suspended call is kept."""
+
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
         """Enter round 0 of ``call``, which the caller names, creating it where it is new."""
         ...
@@ -111,6 +119,13 @@ class Store(Protocol):
 
     async def renew(self, round: Round, *, lease: float) -> None:
         """Hold the round for another ``lease`` seconds. Raises :class:`StaleOwnerError`."""
+        ...
+
+    async def save(self, round: Round, state: str) -> None:
+        """Let the round begin with ``state`` when it is entered again.
+
+        Raises :class:`StaleOwnerError`.
+        """
         ...
 
     async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
@@ -160,12 +175,15 @@ class _Row:
 class MemoryStore:
     """A store for one process; what it holds ends with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lease: float = LEASE_SECONDS, keep: float = KEEP_SECONDS) -> None:
+        """``lease`` and ``keep`` are in seconds, see :class:`Store`."""
+        self.lease, self.keep = lease, keep
         self._calls: dict[str, _Call] = {}
+        """In the order in which they expire."""
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
-        if call not in self._calls:
-            await self.sweep()
+        await self.sweep()
+        if (known := self._calls.get(call)) is None or known.expires < time.monotonic():
             found = self._calls[call] = _Call(time.monotonic() + keep, keep)
             found.rounds[0] = _Row("")
         return await self.enter(call, 0, "", lease=lease)
@@ -182,7 +200,7 @@ class MemoryStore:
             return Settled(row.outcome)
         if row.leased_until > now:
             return Busy()
-        found.expires = now + found.keep
+        self._touch(call)
         if row.answers is None:
             row = replace(row, answers=answers)
         row = replace(row, epoch=row.epoch + 1, leased_until=now + lease)
@@ -191,9 +209,13 @@ class MemoryStore:
 
     async def renew(self, round: Round, *, lease: float) -> None:
         self._write(round, leased_until=time.monotonic() + lease)
+        self._touch(round.call)
+
+    async def save(self, round: Round, state: str) -> None:
+        self._write(round, state=state)
 
     async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
-        self._write(round, outcome=outcome, leased_until=0.0)
+        self._write(round, outcome=outcome, leased_until=0.0, state="", answers=None)
         if next_state is not None:
             self._calls[round.call].rounds[round.number + 1] = _Row(next_state)
 
@@ -212,10 +234,18 @@ class MemoryStore:
 
     async def sweep(self) -> int:
         now = time.monotonic()
-        old = [call for call, found in self._calls.items() if found.expires < now]
+        old: list[str] = []
+        for call, found in self._calls.items():
+            if found.expires >= now:
+                break
+            old.append(call)
         for call in old:
             del self._calls[call]
         return len(old)
+
+    def _touch(self, call: str) -> None:
+        found = self._calls[call] = self._calls.pop(call)
+        found.expires = time.monotonic() + found.keep
 
     def _owned(self, round: Round) -> _Call:
         found = self._calls.get(round.call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import os
 import threading
 from collections import deque
@@ -15,7 +16,7 @@ import anyio
 from anyio.lowlevel import RunVar, current_token
 
 from agentloop.errors import ToolError
-from agentloop.strays import on_asyncio
+from agentloop.strays import Work, on_asyncio
 
 MAX_THREADS = 40
 MAX_STUCK = 8
@@ -28,6 +29,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_IDLE.clear)  # threads do not survive a fork
 
 
+def stuck() -> int:
+    """How many threads were left behind in this process and still run."""
+    return len(_STUCK)
+
+
 async def in_thread(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """Call ``fn`` in a thread; when cancelled, leave the thread behind to end by itself.
 
@@ -36,9 +42,9 @@ async def in_thread(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     :class:`ToolError` where too many are stuck already, and what ``fn`` raises, but
     ``RuntimeError`` for what is no ``Exception`` (``SystemExit``): that would end more than a call.
     """
-    if len(_STUCK) >= MAX_STUCK:
+    if stuck() >= MAX_STUCK:
         raise ToolError(
-            f"Not run: {len(_STUCK)} earlier calls still block their threads; try again later."
+            f"Not run: {stuck()} earlier calls still block their threads; try again later."
         )
     async with _limiter():
         call = _Call(fn, arguments)
@@ -53,6 +59,18 @@ async def in_thread(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     if call.error is not None:
         raise call.error
     return call.value
+
+
+def work_of(fn: Callable[..., Any], arguments: dict[str, Any], *, is_async: bool) -> Work:
+    """The work of calling ``fn``, in a thread unless it is async."""
+
+    async def work() -> Any:
+        if is_async:
+            return await fn(**arguments)
+        value = await in_thread(fn, arguments)
+        return await value if inspect.isawaitable(value) else value
+
+    return work
 
 
 class _Call:

@@ -25,6 +25,11 @@ class Transcript(Sequence[SamplingMessage]):
         self._items = list(messages)
         self._length = len(self._items)
 
+    @property
+    def last(self) -> SamplingMessage:
+        """The last message."""
+        return self._items[self._length - 1]
+
     def append(self, message: SamplingMessage) -> Transcript:
         """This transcript and ``message`` after it."""
         if len(self._items) != self._length:

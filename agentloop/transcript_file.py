@@ -47,7 +47,6 @@ from agentloop.events import (
 from agentloop.journal import Moment
 from agentloop.meta import USAGE_KEY
 from agentloop.run import Run
-from agentloop.text import clean_json
 from agentloop.usage import Usage
 
 VERSION = 1
@@ -239,4 +238,4 @@ def _difference(after: Usage, before: Usage) -> dict[str, Any]:
 def _write(out: TextIO, *entries: dict[str, Any]) -> None:
     for entry in entries:
         told = {name: value for name, value in entry.items() if value is not None}
-        out.write(json.dumps(clean_json(told), ensure_ascii=False, separators=(",", ":")) + "\n")
+        out.write(json.dumps(told, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -32,6 +32,12 @@ class Limits:
     """How many tool calls may run at the same time."""
     calls_per_reply: int = 64
     """Tool calls taken from one reply; the others are answered as refused."""
+    blocks_per_reply: int = 16_384
+    """Content blocks of one reply; a reply of more is malformed, and the run fails."""
+    bytes_per_reply: int = 4 * 1024 * 1024
+    """What one reply may take; text beyond it is cut, and calls that do not fit are refused."""
+    depth: int = 64
+    """How deep the arguments of a call may nest; deeper ones are refused."""
     ask_seconds: float | None = 120.0
     """Time for one ask."""
     output_retries: int = 2
@@ -42,7 +48,7 @@ class Limits:
             value = getattr(self, field.name)
             least = 0 if field.name in ("tool_calls", "output_retries") else 1
             if field.name in ("seconds", "ask_seconds"):
-                ok = value is None or (isinstance(value, int | float) and value > 0)
+                ok = value is None or (type(value) in (int, float) and value > 0)
                 wanted = "a number of seconds above 0, or None"
             else:
                 optional = "None" in str(field.type)

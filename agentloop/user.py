@@ -6,12 +6,16 @@ rounds the function is entered again with the answer; what it was told before is
 
 from __future__ import annotations
 
-import inspect
 import json
+import math
 import re
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import anyio
+import structlog
 from mcp_types import (
     ElicitRequestFormParams,
     ElicitRequestParams,
@@ -20,11 +24,13 @@ from mcp_types import (
 )
 from pydantic import BaseModel, ValidationError
 
-from agentloop.errors import DefinitionError, ToolError
+from agentloop.errors import AgentLoopError, DefinitionError, ToolError
 from agentloop.output import explain
 from agentloop.place import HERE, Place
+from agentloop.strays import stray
 from agentloop.text import clean, cut
-from agentloop.tools import Tool
+from agentloop.threads import work_of
+from agentloop.tools import Tool, is_async
 
 FormT = TypeVar("FormT", bound=BaseModel)
 
@@ -67,16 +73,22 @@ async def ask_url(message: str, url: str) -> None:
     await _ask(ElicitRequestURLParams(message=clean(message), url=url))
 
 
-async def refusal(tool: Tool, arguments: dict[str, Any], place: Place) -> str | None:
-    """Why the call at ``place`` may not run; None where it needs no approval or has it."""
-    question = await _question(tool, arguments)
-    if question is None:
-        return None
-    params = ElicitRequestFormParams(
-        message=question, requested_schema={"type": "object", "properties": {}}
-    )
+async def refusal(
+    tool: Tool, arguments: dict[str, Any], place: Place, *, seconds: float = math.inf
+) -> str | None:
+    """Why the call at ``place`` may not run; None where it needs no approval or has it.
+
+    Whatever goes wrong about an approval is a no, and so is none within ``seconds``.
+    """
+    until = time.monotonic() + seconds
     try:
-        await _ask(params, place)
+        question = await _question(tool, arguments, seconds)
+        if question is None:
+            return None
+        params = ElicitRequestFormParams(
+            message=question, requested_schema={"type": "object", "properties": {}}
+        )
+        await _ask(params, place, until - time.monotonic())
     except UserDeclined:
         return "Not run: the user did not approve it."
     except ToolError as error:
@@ -84,12 +96,10 @@ async def refusal(tool: Tool, arguments: dict[str, Any], place: Place) -> str | 
     return None
 
 
-async def _question(tool: Tool, arguments: dict[str, Any]) -> str | None:
-    wanted = tool.approve
+async def _question(tool: Tool, arguments: dict[str, Any], seconds: float) -> str | None:
+    wanted: Any = tool.approve
     if callable(wanted):
-        wanted = wanted(**arguments)
-        if inspect.isawaitable(wanted):
-            wanted = await wanted
+        wanted = await _decided(tool, wanted, arguments, seconds)
     if not wanted:
         return None
     if isinstance(wanted, str):
@@ -98,20 +108,55 @@ async def _question(tool: Tool, arguments: dict[str, Any]) -> str | None:
     return clean(f"Allow the tool {tool.name!r} to run with {cut(given, 1024)}?")
 
 
-async def _ask(params: ElicitRequestParams, here: Place | None = None) -> ElicitResult:
+async def _decided(
+    tool: Tool, decide: Callable[..., Any], arguments: dict[str, Any], seconds: float
+) -> Any:
+    """What the author's function says of a call. It may hang or break like any other."""
+    errand = stray(work_of(decide, arguments, is_async=is_async(decide)))
+    try:
+        if not await errand.wait(min(tool.timeout or math.inf, seconds)):
+            await errand.stop(tool.grace)
+            raise ToolError("It was not decided in time whether to ask.")
+    except anyio.get_cancelled_exc_class():
+        if not errand.ended:
+            await errand.stop(tool.grace)
+        raise
+    if errand.cancelled or errand.error is not None:
+        _log("approval_failed", errand.error, tool=tool.name)
+        raise ToolError("It could not be decided whether to ask.")
+    return errand.value
+
+
+async def _ask(
+    params: ElicitRequestParams, here: Place | None = None, seconds: float = math.inf
+) -> ElicitResult:
     here = here or HERE.get()
     if here is None:
         raise ToolError("There is nobody to ask: this does not run for a client.")
     place = here.below()
+    answer = None
     try:
-        answer = await here.host.ask_user(place, params)
+        with anyio.move_on_after(seconds) as place.patience:
+            answer = await here.host.ask_user(place, params)
+    except (ToolError, AgentLoopError):
+        raise
+    except Exception as error:  # noqa: BLE001  who answers for the user is the author's code
+        _log("user_not_asked", error)
+        raise ToolError("The user could not be asked.") from None
     finally:
         place.leave()
+    if answer is None:
+        raise ToolError("The user did not answer in time.")
     if answer.action != "accept":
         raise UserDeclined(
             "The user declined." if answer.action == "decline" else "The user gave no answer."
         )
     return answer
+
+
+def _log(event: str, error: BaseException | None, **fields: Any) -> None:
+    """Log that ``error`` happened, without its text, which may hold secrets."""
+    structlog.get_logger("agentloop").warning(event, error_type=type(error).__name__, **fields)
 
 
 def _flat(form: type[BaseModel]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -102,7 +103,9 @@ def http_url() -> Iterator[str]:
 async def clients(anyio_backend: str, http_url: str) -> AsyncIterator[Clients]:
     """Clients of the stage: in this process, in a process on this backend, and over HTTP."""
     process = StdioServerParameters(
-        command=sys.executable, args=["-m", "tests.carriers.server", "stdio", anyio_backend]
+        command=sys.executable,
+        args=["-m", "tests.carriers.server", "stdio", anyio_backend],
+        env=dict(os.environ),
     )
     servers = {"memory": stage(), "stdio": process, "http": http_url}
     clients = Clients()

@@ -22,6 +22,7 @@ from mcp_types import (
 from agentloop.agent import Agent
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import to_tool_result
+from agentloop.output import Output
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -51,12 +52,12 @@ def add_tool(
     seal(server)
     listed = server.get_request_handler("tools/list")
     called = server.get_request_handler("tools/call")
-    output = agent.definition.output
+    output = agent.definition.output or Output(str)
     offer = Tool(
         name=name,
         description=description,
         input_schema=_SCHEMA,
-        output_schema=output.schema if output else None,
+        output_schema=output.schema,
     )
 
     async def on_list(

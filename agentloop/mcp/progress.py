@@ -26,6 +26,7 @@ class Progress:
         self._count = 0
         self._unsent: list[tuple[int, str]] = []
         self._news = anyio.Event()
+        self._sending = anyio.Lock()
         self._tokens = float(BURST)
         self._filled = time.monotonic()
 
@@ -47,12 +48,13 @@ class Progress:
                 await anyio.sleep(1 / _PER_SECOND)
 
     async def flush(self) -> None:
-        """Send what is noted now."""
-        self._news = anyio.Event()
-        notes, self._unsent = self._unsent, []
-        for number, (count, text) in enumerate(notes):
-            if self._may_send() or number == len(notes) - 1:
-                await self._session.report_progress(count, None, text)
+        """Send what is noted now, after what is being sent already."""
+        async with self._sending:
+            self._news = anyio.Event()
+            notes, self._unsent = self._unsent, []
+            for number, (count, text) in enumerate(notes):
+                if self._may_send() or number == len(notes) - 1:
+                    await self._session.report_progress(count, None, text)
 
     def _note(self, text: str) -> None:
         self._count += 1

@@ -76,6 +76,8 @@ def resumable(
                 raise DefinitionError(
                     f"{function.__name__} was not called by an MCP host, or takes no context"
                 )
+            if _is_served(request):  # by a loop, as a tool of the same server: part of that call
+                return await function(*args, **kwargs)
             return await serve(request, functools.partial(function, *args, **kwargs), serving)
 
         return served
@@ -92,7 +94,10 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
     progress = Progress(request.session, serving.on_event)
 
     async def enter() -> Any:
-        outcome = await _enter(request, function, serving, progress)
+        try:
+            outcome = await _enter(request, function, serving, progress)
+        except ExceptionGroup as errors:
+            raise _told(errors) or errors from None
         await progress.flush()
         return outcome
 
@@ -106,6 +111,19 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
         raise MCPError(code=INVALID_PARAMS, message=str(error), data=data) from error
     finally:
         REQUEST.reset(token)
+
+
+def _is_served(request: Request) -> bool:
+    outer = REQUEST.get()
+    return outer is not None and (outer.session, outer.id) == (request.session, request.id)
+
+
+def _told(errors: ExceptionGroup[Exception]) -> Exception | None:
+    """The first of ``errors``, of a task group of the author's, that the client is told of."""
+    found: Any = errors.subgroup((CapabilityError, StateError, UnknownRoundError))
+    while isinstance(found, ExceptionGroup):
+        found = found.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return found  # pyright: ignore[reportUnknownVariableType]
 
 
 async def _enter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import mcp_types
@@ -78,8 +79,11 @@ async def _open(source: Any) -> tuple[list[mcp_types.Tool], CallTool]:
     if isinstance(source, MCPServer):
         server = cast("MCPServer[Any]", source)
         return await server.list_tools(), _caller_on(server)
-    if isinstance(source, Client | ClientSession):
+    if isinstance(source, Client):
         return await _all_pages(source), source.call_tool
+    if isinstance(source, ClientSession):
+        # A session answers no asks of its server's; what they are about is told below.
+        return await _all_pages(source), partial(source.call_tool, allow_input_required=True)
     fastmcp = sys.modules.get("fastmcp")
     if fastmcp is not None and isinstance(source, fastmcp.Client):
         return list(await source.list_tools()), source.call_tool_mcp
@@ -127,8 +131,13 @@ def _caller_on(server: MCPServer[Any]) -> CallTool:
 
 
 def _caller_on_fastmcp(server: Any) -> CallTool:
+    from fastmcp.exceptions import FastMCPError
+
     async def call(name: str, arguments: dict[str, Any]) -> Any:
-        result = await server.call_tool(name, arguments)
+        try:
+            result = await server.call_tool(name, arguments)
+        except FastMCPError as error:  # says what the server lets its clients see
+            raise ToolError(str(error)) from error
         if getattr(result, "input_required", None) is not None:
             return result.input_required
         return CallToolResult(

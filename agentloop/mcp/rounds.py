@@ -114,10 +114,19 @@ class RoundsHost(ServedHost):
         self._values[key] = value
 
     def room(self, key: str, run: Run) -> int | None:
-        limit = run.definition.limits.rounds
-        if limit is None or _ask_key(key, run) in self.answers:
+        if _ask_key(key, run) in self.answers:
             return None
-        return limit - self.rounds
+        left: list[int] = []
+        above = 0
+        place = HERE.get()
+        while place is not None:
+            # A run above needs a round for words of its own, after this one is through.
+            if (asker := self._runs.get(place.key)) is not None:
+                if (limit := asker.definition.limits.rounds) is not None:
+                    left.append(limit - self.rounds - above)
+                above += 1
+            place = place.parent
+        return min(left, default=None)
 
     def ask_key(self, place: Place) -> str:
         """The key under which the run at ``place`` asks now; never the same one twice."""

@@ -44,9 +44,11 @@ def unpack(text: str) -> dict[str, Any]:
     try:
         inflate = zlib.decompressobj(wbits=-15, zdict=_COMMON)
         written = inflate.decompress(base64.b85decode(text[len(_PREFIX) :]), MAX_STATE_BYTES)
+        if not inflate.eof:
+            raise StateError(f"the state is cut off, or larger than {MAX_STATE_BYTES} bytes")
         state = json.loads(written)
     except (ValueError, zlib.error, RecursionError) as error:
         raise StateError("the state is damaged") from error
-    if inflate.unconsumed_tail or not isinstance(state, dict):
+    if not isinstance(state, dict):
         raise StateError("the state is damaged")
     return state  # pyright: ignore[reportUnknownVariableType]

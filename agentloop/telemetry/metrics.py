@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from opentelemetry.metrics import Histogram, Meter, MeterProvider, get_meter
 
 from agentloop._version import __version__
+from agentloop.errors import DefinitionError
 from agentloop.run import Run
 from agentloop.telemetry.ask import AskedOf, Spent
 
@@ -28,6 +29,10 @@ class Metrics:
     """Records what the conventions ask for. Attributes take few values, whatever a model says."""
 
     def __init__(self, conventions: Conventions, provider: MeterProvider | None) -> None:
+        """Raises :class:`DefinitionError` for conventions that are not known."""
+        if conventions not in get_args(Conventions):
+            known = " and ".join(get_args(Conventions))
+            raise DefinitionError(f"there are no conventions {conventions!r}; known are {known}")
         meter = get_meter("agentloop", __version__, provider)
         if conventions == "1.41":
             self._tokens: _Counters | _Histogram = _Histogram(meter)

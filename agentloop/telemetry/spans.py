@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextvars import Token
-from typing import Any, TypeAlias
+from typing import Any
 
 from opentelemetry import context, trace
-from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, TracerProvider
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider
 
 from agentloop._version import __version__
 from agentloop.events import (
@@ -22,16 +19,13 @@ from agentloop.events import (
     RunSuspended,
     ToolEnded,
     ToolStarted,
-    carrier,
 )
 from agentloop.meta import USAGE_KEY
 from agentloop.run import Run, Stop
 from agentloop.telemetry import content as said
-from agentloop.telemetry.ask import Spent, asked_of
+from agentloop.telemetry.ask import Spent
 from agentloop.telemetry.metrics import Conventions, Metrics
-
-_Open: TypeAlias = tuple[Span, Token[Context]]
-"""A span, and what makes the one before it current again."""
+from agentloop.telemetry.tracked import Tracked, make_current, place, remote
 
 _ERRORS = frozenset({Stop.FAILED, Stop.DENIED, Stop.CANCELLED})
 _PARKED = "rounds"
@@ -58,7 +52,7 @@ class OpenTelemetry:
         self._tracer = trace.get_tracer("agentloop", __version__, tracer_provider)
         self._metrics = Metrics(conventions, meter_provider)
         self._content = content
-        self._runs: dict[str, _Tracked] = {}
+        self._runs: dict[str, Tracked] = {}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -99,13 +93,13 @@ class OpenTelemetry:
             attributes["agentloop.resumed"] = True
         if self._content:
             attributes.update(said.of_definition(definition))
-        above, links = _place(run)
+        above, links = place(run)
         span = self._tracer.start_span(
             f"invoke_agent {definition.name}", above, attributes=attributes, links=links
         )
-        self._runs[run.id] = _Tracked(run, span, _make_current(span), resumed=event.resumed)
+        self._runs[run.id] = Tracked(run, span, make_current(span), resumed=event.resumed)
 
-    def _end(self, tracked: _Tracked, event: RunEnded | RunSuspended) -> None:
+    def _end(self, tracked: Tracked, event: RunEnded | RunSuspended) -> None:
         run, span = event.run, tracked.span
         suspended = isinstance(event, RunSuspended)
         error = None if suspended else _error(run)
@@ -128,7 +122,7 @@ class OpenTelemetry:
         context.detach(tracked.token)
         del self._runs[run.id]
 
-    def _end_what_is_open(self, tracked: _Tracked, run: Run, *, suspended: bool) -> None:
+    def _end_what_is_open(self, tracked: Tracked, run: Run, *, suspended: bool) -> None:
         for span, _ in tracked.tools.values():
             if suspended:
                 span.set_attribute("agentloop.suspended", True)
@@ -143,11 +137,11 @@ class OpenTelemetry:
         elif tracked.resumed and run.asked and not suspended:
             seconds = max(time.time() - run.asked, 0.0)
             self._metrics.ask_ended(tracked.asked_of, seconds, None, error)
-            self._close(self._answered_here(tracked, run, seconds), error, run.error)
+            self._close(self._answered_here(tracked, run.steps + 1), error, run.error)
 
     # --- asks ----------------------------------------------------------------------------------
 
-    def _open_ask(self, tracked: _Tracked, event: AskStarted) -> None:
+    def _open_ask(self, tracked: Tracked, event: AskStarted) -> None:
         tracked.run = event.run
         if tracked.provider != event.provider:
             tracked.learn(event.provider)
@@ -160,19 +154,20 @@ class OpenTelemetry:
             {**tracked.asked_of.attributes, "agentloop.step": event.run.steps + 1},
         )
         tracked.asked_at = time.monotonic()
-        tracked.ask = (span, _make_current(span))
+        tracked.ask = (span, make_current(span))
 
-    def _answered_here(self, tracked: _Tracked, run: Run, seconds: float) -> Span:
-        """The span of an ask that left elsewhere, ``seconds`` ago."""
+    def _answered_here(self, tracked: Tracked, step: int) -> Span:
+        """The span of an ask that left elsewhere, some time ago."""
+        run = tracked.run
         return self._tracer.start_span(
             tracked.asked_of.span_name,
-            _remote(run) or tracked.context,
+            remote(run) or tracked.context,
             SpanKind.CLIENT,
-            {**tracked.asked_of.attributes, "agentloop.step": max(run.steps, 1)},
-            start_time=time.time_ns() - int(seconds * 1e9),
+            {**tracked.asked_of.attributes, "agentloop.step": step},
+            start_time=min(int(run.asked * 1e9), time.time_ns()) if run.asked else None,
         )
 
-    def _close_ask(self, tracked: _Tracked, event: AskEnded) -> None:
+    def _close_ask(self, tracked: Tracked, event: AskEnded) -> None:
         run, reply = event.run, event.reply
         if tracked.provider != event.provider:
             tracked.learn(event.provider)
@@ -181,7 +176,7 @@ class OpenTelemetry:
             context.detach(token)
             tracked.ask = None
         else:
-            span = self._answered_here(tracked, run, event.seconds)
+            span = self._answered_here(tracked, run.steps)
         reported = bool(reply.meta) and USAGE_KEY in reply.meta
         spent = Spent.between(tracked.run.usage, run.usage) if reported else None
         self._metrics.ask_ended(tracked.asked_of, event.seconds, spent, None, reply.model)
@@ -201,7 +196,7 @@ class OpenTelemetry:
 
     # --- tools ---------------------------------------------------------------------------------
 
-    def _open_tool(self, tracked: _Tracked, event: ToolStarted) -> None:
+    def _open_tool(self, tracked: Tracked, event: ToolStarted) -> None:
         call = event.call
         known = call.name in tracked.tool_names
         span = self._tracer.start_span(
@@ -215,9 +210,9 @@ class OpenTelemetry:
                 "gen_ai.tool.type": "function",
             },
         )
-        tracked.tools[call.id] = (span, _make_current(span))
+        tracked.tools[call.id] = (span, make_current(span))
 
-    def _close_tool(self, tracked: _Tracked, event: ToolEnded) -> None:
+    def _close_tool(self, tracked: Tracked, event: ToolEnded) -> None:
         call = event.call
         opened = tracked.tools.pop(call.id, None)
         if opened is None:
@@ -237,84 +232,6 @@ class OpenTelemetry:
             span.set_attribute("error.type", error)
             span.set_status(StatusCode.ERROR, message if self._content else None)
         span.end()
-
-
-class _Tracked:
-    """A run that this process drives at the moment."""
-
-    __slots__ = (
-        "agent",
-        "ask",
-        "asked_at",
-        "asked_of",
-        "began",
-        "carrier",
-        "context",
-        "provider",
-        "resumed",
-        "run",
-        "span",
-        "token",
-        "tool_names",
-        "tools",
-    )
-
-    def __init__(self, run: Run, span: Span, token: Token[Context], *, resumed: bool) -> None:
-        self.run = run
-        """As it was when its ask left."""
-        self.agent = run.definition.name
-        self.span = span
-        self.token = token
-        self.context = context.get_current()
-        self.resumed = resumed
-        self.began = time.monotonic()
-        self.ask: _Open | None = None
-        self.asked_at = 0.0
-        self.tools: dict[str, _Open] = {}
-        self.tool_names = {tool.name for tool in run.definition.offered}
-        self.learn("")
-
-    @property
-    def seconds(self) -> float:
-        """Since the run began, be it elsewhere."""
-        if self.resumed and self.run.began:
-            return max(time.time() - self.run.began, 0.0)
-        return time.monotonic() - self.began
-
-    def learn(self, provider: str) -> None:
-        """Asks go to ``provider`` from now on."""
-        self.provider = provider
-        self.carrier = carrier(provider)
-        self.asked_of = asked_of(provider)
-        if provider:
-            self.span.set_attribute("agentloop.carrier", self.carrier)
-
-
-def _place(run: Run) -> tuple[Context | None, list[Link]]:
-    """What the span of ``run`` comes to stand below (None: the current span), and its links."""
-    above = _remote(run)
-    if above is None:
-        return None, []
-    here = trace.get_current_span().get_span_context()
-    if not here.is_valid:
-        return above, []
-    first = trace.get_current_span(above).get_span_context()
-    return (None, []) if here.trace_id == first.trace_id else (above, [Link(here)])
-
-
-def _remote(run: Run) -> Context | None:
-    """The context of the first span of ``run``, which may have been elsewhere."""
-    if not isinstance(run.trace, str):
-        return None
-    found = _PROPAGATOR.extract({"traceparent": run.trace}, context.get_current())
-    return found if trace.get_current_span(found).get_span_context().is_remote else None
-
-
-_PROPAGATOR = TraceContextTextMapPropagator()
-
-
-def _make_current(span: Span) -> Token[Context]:
-    return context.attach(trace.set_span_in_context(span))
 
 
 def _error(run: Run) -> str | None:

@@ -208,7 +208,7 @@ class Backend(ABC):
         await send({"type": "http.response.start", "status": sends.status, "headers": pairs})
         if sends.breaks_off:
             await send({"type": "http.response.body", "body": content[:-8], "more_body": True})
-            raise ConnectionAbortedError  # the server drops the connection
+            return  # uvicorn drops the connection of a response that is not complete
         await send({"type": "http.response.body", "body": content})
 
 
@@ -218,7 +218,12 @@ def served(backend: Backend) -> Iterator[str]:
     import uvicorn
 
     config = uvicorn.Config(
-        backend.app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"
+        backend.app,
+        host="127.0.0.1",
+        port=0,
+        interface="asgi3",
+        lifespan="off",
+        log_level="critical",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="backend", daemon=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+import traceback
 
 import anyio
 import pytest
@@ -238,9 +238,9 @@ class HTTPProviderContract(ProviderContract):
                 Refuses(401, f"Incorrect API key provided: {backend.key}"),
                 Refuses(500, f"Bearer {backend.key}"),
                 Sends(body={"error": f"who is {backend.key}?"}),
-                Sends(body=f"<p>{backend.key}", headers={"content-type": backend.key}),
+                Sends(body=f"<p>{backend.key}", headers={"content-type": "text/html"}),
             ):
-                backend.says(line, line)
+                backend.says(line)
                 with pytest.raises(ProviderError) as caught:
                     await subject.sample(ask(user("go")))
                 seen += _all_of(caught.value)
@@ -249,14 +249,9 @@ class HTTPProviderContract(ProviderContract):
 
 
 def _all_of(error: BaseException | None) -> list[str]:
-    """What a log or a debugger may show of an error: its chain, its fields, its frames."""
+    """What may be shown of an error: itself, its fields, and the errors behind it."""
     shown: list[str] = []
     while error is not None:
-        shown += [repr(error), str(error), repr(vars(error))]
-        trace = error.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_globals.get("__name__") != __name__:
-                shown.append(repr(dict[str, Any](trace.tb_frame.f_locals)))
-            trace = trace.tb_next
+        shown += [repr(error), str(error), repr(vars(error)), *traceback.format_exception(error)]
         error = error.__cause__ or error.__context__
     return shown

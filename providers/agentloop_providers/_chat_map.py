@@ -183,7 +183,7 @@ def _call(form: Message, use: ToolUseContent, names: Fitted, ids: Fitted) -> Mes
     arguments = fill_arguments(known.get("arguments"), write(use.input))
     function = {**known, "name": names.fit(use.name), "arguments": arguments}
     id = ids.again(use.id, known_to_api=bool(form))
-    return {**({"id": id, "type": "function"} | form), "id": id, "function": function}
+    return {**(form or {"id": "", "type": "function"}), "id": id, "function": function}
 
 
 def _holes(form: Message) -> tuple[int, int]:

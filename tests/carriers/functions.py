@@ -293,8 +293,15 @@ TOGETHER = [
         "ask 1",
         "stamp",
     ),
-    _row("a run after another", talk, talk_says, ["reply 1", "reply 3"], _done("0", "1"),
-         "add 0 1", "add 2 1"),
+    _row(
+        "a run after another",
+        talk,
+        talk_says,
+        ["reply 1", "reply 3"],
+        _done("0", "1"),
+        "add 0 1",
+        "add 2 1",
+    ),
     _row(
         "a function that copes with failures",
         recovered,

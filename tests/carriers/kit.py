@@ -33,7 +33,10 @@ from agentloop.events import (
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import Line
 
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 ONCE = (RunStarted, AskStarted, AskEnded, ToolEnded, RunEnded)
 """Events that are told as often on every carrier; a call that was suspended starts again."""
 

@@ -17,7 +17,7 @@ from agentloop import Agent, Limits, Usage, tool
 from agentloop.errors import DeniedError, OverloadedError
 from agentloop.meta import PROVIDER_KEY
 from agentloop_providers.scripted import reply, use
-from tests.carriers.kit import SECRET, Kit, Scenario, alone
+from tests.carriers.kit import SECRET, Kit, alone
 
 NO_WIRE = "a lone surrogate cannot be written by the client"
 NEVER_TOLD = "the client ends the call itself, and the server is never told"
@@ -350,7 +350,9 @@ REPLIES = [
         effects=("add 1 2",),
         not_on={"stdio": NO_WIRE, "http": NO_WIRE},
     ),
-    alone("denied", ADDS, DeniedError("no"), gives="", stop="denied", not_on={"rounds": NEVER_TOLD}),
+    alone(
+        "denied", ADDS, DeniedError("no"), gives="", stop="denied", not_on={"rounds": NEVER_TOLD}
+    ),
     alone(
         "the model is overloaded",
         ADDS,

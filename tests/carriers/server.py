@@ -1,11 +1,17 @@
-"""The stage as a process: ``python -m tests.carriers.server stdio BACKEND [FOLDER]`` or ``http``.
+"""The stage as a process: ``python -m tests.carriers.server``, and one of
 
-Over HTTP it listens on a free port of the loopback and says which on its first line.
+- ``stdio BACKEND [FOLDER]``
+- ``http``: on a free port of the loopback, told on the first line
+- ``fresh FOLDER``: for each line that comes in, a new process that serves HTTP; its port and its
+  id are the line that goes out. It is forked from this one, which has loaded everything and run
+  nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -22,14 +28,42 @@ def over_stdio(backend: str, folder: str | None = None) -> None:
 
 
 def over_http() -> None:
+    listener = _listener()
+    _say(_port(listener))
+    _serve(listener)
+
+
+def fresh(folder: str) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for _ in sys.stdin:
+        listener = _listener()
+        child = os.fork()
+        if not child:
+            _serve(listener, Path(folder))
+            os._exit(0)
+        _say(f"{_port(listener)} {child}")
+        listener.close()
+
+
+def _listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def _port(listener: socket.socket) -> str:
+    return str(listener.getsockname()[1])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+def _serve(listener: socket.socket, folder: Path | None = None) -> None:
     import uvicorn
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)  # noqa: T201
-    config = uvicorn.Config(stage().streamable_http_app(), log_level="critical")
+    config = uvicorn.Config(stage(folder).streamable_http_app(), log_level="critical")
     uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    {"stdio": over_stdio, "http": over_http}[sys.argv[1]](*sys.argv[2:])
+    {"stdio": over_stdio, "http": over_http, "fresh": fresh}[sys.argv[1]](*sys.argv[2:])

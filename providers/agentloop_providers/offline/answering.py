@@ -6,7 +6,7 @@ import re
 import textwrap
 
 from agentloop.text import cut
-from agentloop_providers.offline.conversation import Conversation
+from agentloop_providers.offline.conversation import SIGNATURE, Conversation
 from agentloop_providers.offline.evidence import Evidence, Line
 from agentloop_providers.offline.following import defined_by
 from agentloop_providers.offline.ranking import Passage, Ranking
@@ -14,8 +14,8 @@ from agentloop_providers.offline.shapes import ASSIGNMENT, DEFINITION, DOC, is_p
 from agentloop_providers.offline.values import Value, find_value
 from agentloop_providers.offline.words import stems
 
-DISCLAIMER = "(Offline stand-in: no language model; the lines above are quoted from tool results.)"
-FROM_PROMPT = "(Offline stand-in: no language model; it only repeats what the prompt says.)"
+FROM_RESULTS = f"{SIGNATURE} no language model; the lines above are quoted from tool results.)"
+FROM_PROMPT = f"{SIGNATURE} no language model; it only repeats what the prompt says.)"
 
 _MARKS = re.compile(
     r"^\s*(?:[rbu]?\"\"\"|'''|#+\s|//+\s?|/\*+\s?|\*\s|[-+]\s|\d{1,3}[.)]\s|>\s|--\s)|\"\"\"\s*$|'''\s*$|\*/\s*$"
@@ -33,7 +33,7 @@ def answer(talk: Conversation, evidence: Evidence, ranking: Ranking) -> str:
     if not talk.calls:
         return f"{_from_prompt(talk)}\n\n{FROM_PROMPT}"
     body = _brief(evidence, ranking) or _quoting(ranking) or _nothing(talk, evidence)
-    return f"{body}\n\n{DISCLAIMER}"
+    return f"{body}\n\n{FROM_RESULTS}"
 
 
 def lead(ranking: Ranking) -> str:
@@ -109,6 +109,8 @@ def _value_sentence(ranking: Ranking, value: Value) -> str:
     said = plain(value.line.text)
     loose = value.name is None and (is_prose(said) or value.line.number is None)
     told = said if loose else code(said)
+    if said.endswith(f": {value.text}") and said.count(": ") == 1:
+        return f"{said} ({_where(ranking, value.line)})"
     quote = "" if said == value.text else f": {told}"
     return f"{value.text}{quote} ({_where(ranking, value.line)})"
 
@@ -132,8 +134,11 @@ def _brief(evidence: Evidence, ranking: Ranking) -> str:
         return ""
     order = list(dict.fromkeys([*(item.page for item in ranking.scored), *evidence.pages]))
     told = {page: "; ".join(line.text.strip() for line in evidence.pages[page]) for page in order}
-    parts = [f"{text} ({page})" for page, text in told.items()]
     value = find_value(ranking)
+    if value and ranking.best:  # then what has little to do with it is left out
+        near = {item.page for item in ranking.scored if item.score >= 0.5 * ranking.best.score}
+        told = {page: text for page, text in told.items() if page in near}
+    parts = [f"{text} ({page})" for page, text in told.items()]
     if value and len(lines) > 1:
         parts.insert(0, _value_sentence(ranking, value))
     return "\n".join(dict.fromkeys(parts))
@@ -141,7 +146,9 @@ def _brief(evidence: Evidence, ranking: Ranking) -> str:
 
 def _nothing(talk: Conversation, evidence: Evidence) -> str:
     """What to say where no result speaks of what was asked."""
-    said = [f"{line.text.strip()} ({line.place})" for line in evidence.lines[:6]]
+    said = [f"{line.text.strip()} ({line.place})" for line in evidence.lines if line.text.strip()][
+        :6
+    ]
     if not said:
         told = ((call, cut(call.text.strip(), 300)) for call in talk.calls)
         said = [f"{call.label}: {text or 'no text'}" for call, text in told]
@@ -154,12 +161,12 @@ def _from_prompt(talk: Conversation) -> str:
     question = talk.question
     if not question.text.strip():
         return "The prompt holds no text to answer."
-    parts = question.context
+    parts = list(dict.fromkeys(question.context))
     if len(parts) < 2 or question.focus == question.text.strip():
         return f"There is nothing but the prompt to answer from: “{cut(question.focus, _SHORT)}”"
     asked = question.terms.keys()
     order = sorted(range(len(parts)), key=lambda n: (-len(asked & set(stems(parts[n]))), n))
-    chosen = [plain(cut(parts[n], _SHORT)) for n in sorted(order[:4])]
+    chosen = (plain(cut(parts[n], _SHORT)) for n in sorted(order[:4]))
     return "\n".join(["The prompt says:", *(f"- {part}" for part in chosen if part)])
 
 
@@ -167,10 +174,10 @@ def _sentence(passage: Passage) -> str:
     """The sentence of a passage of prose that its best line is part of."""
     here = passage.lines.index(passage.best)
     own = plain(passage.best.text)
-    before = " ".join(
-        plain(line.text) for line in passage.lines[:here] if is_prose(line.text, least=1)
+    before, after = (
+        " ".join(plain(line.text) for line in lines if is_prose(line.text, least=1))
+        for lines in (passage.lines[:here], passage.lines[here + 1 :])
     )
-    after = " ".join(plain(line.text) for line in passage.lines[here + 1 :])
     start = "" if re.search(r"[.!?:]$", before) else _FULL_STOP.split(before)[-1]
     if after and not re.search(r"[.!?:]$", own):
         own = f"{own} {_FULL_STOP.split(after)[0]}"

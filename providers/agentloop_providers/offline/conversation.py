@@ -19,6 +19,9 @@ from agentloop.meta import NOTICE_KEY
 from agentloop.output import ANSWER_TOOL
 from agentloop_providers.offline.question import Question
 
+SIGNATURE = "(Offline stand-in:"
+"""What the last line of an answer begins with; it is no part of what another one is told."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -38,7 +41,7 @@ class Call:
     def text(self) -> str:
         """The text of the result, without what the runtime added for the model."""
         blocks = [block for block in self.result.content if block.type == "text"]
-        return "\n".join(b.text for b in blocks if not (b.meta and NOTICE_KEY in b.meta))
+        return _unsigned("\n".join(b.text for b in blocks if not (b.meta and NOTICE_KEY in b.meta)))
 
     @property
     def label(self) -> str:
@@ -59,6 +62,8 @@ class Conversation:
         self.answer_tool: Tool | None = next((t for t in tools if t.name == ANSWER_TOOL), None)
         asked = _last_asked(request.messages)
         self.question = Question(_words(request.messages[asked]) if request.messages else "")
+        before = _last_asked(request.messages[:asked])
+        self._before = Question(_words(request.messages[before]) if asked else "")
         self.replies = sum(message.role == "assistant" for message in request.messages)
         self.calls: list[Call] = []
         """Calls that have a result, the rejected answers apart, oldest first."""
@@ -84,6 +89,12 @@ class Conversation:
                 self.steps += 1
             if place == asked:
                 self.rejected = []
+
+    @property
+    def meant(self) -> frozenset[str]:
+        """The stems that say which tool is meant; a short question goes on with the last one."""
+        verbs = self.question.verbs
+        return verbs if len(self.question.words) > 2 else verbs | self._before.verbs
 
     @cached_property
     def made(self) -> frozenset[str]:
@@ -113,7 +124,13 @@ def _last_asked(messages: list[SamplingMessage]) -> int:
 def _words(message: SamplingMessage) -> str:
     """The text of a message, without what the runtime added for the model."""
     texts = [block for block in message.content_as_list if block.type == "text"]
-    return "\n".join(b.text for b in texts if not (b.meta and NOTICE_KEY in b.meta))
+    return _unsigned("\n".join(b.text for b in texts if not (b.meta and NOTICE_KEY in b.meta)))
+
+
+def _unsigned(text: str) -> str:
+    if SIGNATURE not in text:
+        return text
+    return "\n".join(line for line in text.split("\n") if not line.startswith(SIGNATURE)).rstrip()
 
 
 def _brief(value: Any) -> str:

@@ -27,6 +27,7 @@ _EMPTY = re.compile(
     r"|entr(?:y|ies)|records?|rows?|documents?|pages?|items?|data|hits?)\b.{0,200})[.!]?\s*",
     re.IGNORECASE,
 )
+_LABELLED = re.compile(r"\s*([A-Za-z][\w -]{0,30}): (\S.*)")
 _PLACE_KEYS = ("path", "file", "filename", "file_path", "filepath", "uri", "url", "link", "source")
 
 
@@ -122,7 +123,10 @@ class Evidence:
                 home = line.strip().rstrip(":")
             elif line.strip():
                 parts = sentences(line) if len(line) > 300 else [line.rstrip()]
-                yield from (Line(home, None, part[:MAX_WIDTH], call) for part in parts)
+                made = [Line(home, None, part[:MAX_WIDTH], call) for part in parts]
+                if label := _LABELLED.fullmatch(made[0].text):
+                    self.records.append(Record({label[1]: label[2]}, call.name, made[0]))
+                yield from made
 
     def _read_json(self, data: Any, home: str, kind: str, call: Call) -> Iterator[Line]:
         if too_deep(data):

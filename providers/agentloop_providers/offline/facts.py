@@ -26,6 +26,7 @@ _ROLES = {
     "url": "url uri link href",
     "date": "date day when",
     "email": "email mail",
+    "question": "question query aspect subtopic task step part",
     "answer": "answer text summary result response conclusion description content value reply body",
 }
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words.split()}
@@ -60,6 +61,7 @@ class Facts:
             "quote": [p.best.text.strip() for p in self._passages("")],
             "name": self._names,
             "title": self._topics,
+            "question": self._questions,
             "url": self._found(URL),
             "date": self._found(DATE),
             "email": self._found(EMAIL),
@@ -86,8 +88,15 @@ class Facts:
         return [*dict.fromkeys([*found, *asked.numbers])]
 
     @cached_property
-    def passages(self) -> int:
-        """How many passages there are to fill a list with."""
+    def said(self) -> list[str]:
+        """The passages with their places, the best first, or else the prompt."""
+        found = [f"{passage.best.source} {passage.text}" for passage in self._passages("")]
+        return found or [self._talk.question.text[:2000]]
+
+    def many(self, name: str) -> int:
+        """How many entries there are for a list called ``name``."""
+        if role_of(name) == "question":
+            return len(self._questions)
         return len(self._passages("")) or len(self._topics)
 
     # --- where they come from ------------------------------------------------------------------
@@ -130,6 +139,16 @@ class Facts:
             found += [word for word in asked.words if word not in known]
         text = asked.focus.lower()
         return sorted(dict.fromkeys(found), key=lambda topic: text.find(topic.lower()))
+
+    @cached_property
+    def _questions(self) -> list[str]:
+        """What can be asked next: after each thing that results tell by name, or after topics."""
+        labels = [key for record in self._evidence.records for key in record.values]
+        asked = self._talk.question
+        subject = next(iter([*asked.quoted, *asked.names]), None)
+        if not labels or subject is None:
+            return self._topics
+        return [f"What is the {label} of {subject}?" for label in dict.fromkeys(labels)]
 
     def _found(self, pattern: re.Pattern[str]) -> list[str]:
         texts = [self._talk.question.text[:2000]]

@@ -55,10 +55,10 @@ def queries(question: Question) -> list[str]:
     """What to search for: what is quoted or named, all key words, those that stand together."""
     said = " ".join(split(question.focus))
     whole, few = " ".join(question.words), " ".join(question.words[:2])
-    meant = [
-        f"{PHRASES[phrase]} {few}" for phrase in PHRASES if phrase in said and phrase in SEARCHED
-    ]
-    asked = [*question.quoted, *question.codes, whole, *meant[:1], *question.phrases[:2]]
+    meant = [PHRASES[phrase] for phrase in PHRASES if phrase in said and phrase in SEARCHED][:1]
+    alone = [f"{word} {few}" for words in meant for word in words.split()]
+    together = [f"{words} {few}" for words in meant]
+    asked = [*question.quoted, *question.codes, whole, *together, *question.phrases[:2], *alone]
     return list(dict.fromkeys(query for query in asked if query))[:MOST_CALLS]
 
 

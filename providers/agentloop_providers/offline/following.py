@@ -15,14 +15,15 @@ from agentloop_providers.offline.question import EMAIL, ID, PATH, URL, UUID
 from agentloop_providers.offline.ranking import Ranking, Scored
 from agentloop_providers.offline.schemas import Slot, slots_of
 from agentloop_providers.offline.shapes import named_in
+from agentloop_providers.offline.values import find_value
 from agentloop_providers.offline.words import stem, stems
 
 BEFORE, AFTER = 24, 24
-"""Lines to read before and after a line that was found."""
+"""Lines to read before and after a line that was found, where the tool does not say how many."""
 
 MOST_TARGETS = 3
 
-_FIRST = {"start", "begin", "first", "offset", "from", "line"}
+_FIRST = {"start", "begin", "first", "offset", "from"}
 _LAST = {"end", "last", "stop", "to"}
 _COUNT = {"lines", "count", "limit", "length", "n", "num", "max"}
 _NEAR = {"around", "near", "at", "center", "context"}
@@ -59,6 +60,7 @@ def follow(
                     yield tool.name, {slot.name: query}
     for tool in tools:
         yield from ((tool.name, made) for made in _from_records(tool, scores, talk, evidence))
+        yield from ((tool.name, made) for made in _mended(tool, talk))
 
 
 # --- files and addresses -----------------------------------------------------------------------
@@ -67,7 +69,11 @@ def follow(
 def _targets(talk: Conversation, evidence: Evidence, ranking: Ranking) -> list[Target]:
     targets: list[Target] = []
     named = [page for page in evidence.pages if talk.question.names_source(page)]
-    best = ranking.scored[:8]
+    value = find_value(ranking)
+    if value and value.line.number and not evidence.has(value.line.source, value.line.number):
+        targets.append(Target(value.line.source, value.line.number))
+    plain = [Scored(0.0, line.source, 0, line) for line in evidence.lines[:MOST_TARGETS]]
+    best = ranking.scored[:8] or plain
     for item in best:
         if item.score < (0.55 if talk.steps < 3 else 0.8) * best[0].score:
             break
@@ -110,9 +116,10 @@ def _reading(tool: Tool, target: Target) -> dict[str, Any] | None:
     ):
         return None
     made: dict[str, Any] = {home.name: target.source}
+    before = _lines_before(slots)
     for slot in slots:
         if slot is not home and slot.type in ("integer", "number") and target.number is not None:
-            value = _line_value(slot, target.number, required=slot.required)
+            value = _line_value(slot, target.number, before)
             if value is not None:
                 made[slot.name] = value
         elif slot.required and slot is not home:
@@ -125,23 +132,40 @@ def _takes(slot: Slot, roles: tuple[str, ...]) -> bool:
 
 
 def _is_line(slot: Slot) -> bool:
-    return slot.type in ("integer", "number") and bool(
-        set(slot.words) & (_FIRST | _LAST | _COUNT | _NEAR)
-    )
+    told = _FIRST | _LAST | _COUNT | _NEAR | {"line"}
+    return slot.type in ("integer", "number") and bool(set(slot.words) & told)
 
 
-def _line_value(slot: Slot, number: int, *, required: bool) -> int | None:
+def _lines_before(slots: list[Slot]) -> int:
+    """How far before a line to begin, so that what a tool reads by default goes well beyond it."""
+    counts = (slot.schema.get("default") for slot in slots if _is_line(slot) and _counts(slot))
+    default = next((count for count in counts if type(count) is int), None)
+    return BEFORE if default is None else max(0, min(default, 200) * 2 // 3)
+
+
+def _counts(slot: Slot) -> bool:
+    return bool(set(slot.words) & _COUNT) and not set(slot.words) & (_FIRST | _LAST)
+
+
+def _line_value(slot: Slot, number: int, before: int) -> int | None:
     words = set(slot.words)
-    if words & _LAST and not words & _FIRST:
+    if words & _FIRST:
+        return max(1, number - before)
+    if words & _LAST:
         return number + AFTER
     if words & _COUNT:
-        return BEFORE + AFTER if required else None
-    if words & _NEAR:
-        return number
-    if words & _FIRST:
-        exact = slot.name in ("line", "line_number", "lineno")
-        return number if exact else max(1, number - BEFORE)
-    return None
+        return before + AFTER if slot.required else None
+    return number if words & (_NEAR | {"line"}) else None
+
+
+def _mended(tool: Tool, talk: Conversation) -> Iterator[dict[str, Any]]:
+    """Failed calls again, with a path that the error names instead: *did you mean ...*."""
+    for call in talk.last_calls:
+        if call.failed and call.name == tool.name:
+            for slot in (slot for slot in slots_of(tool) if _takes(slot, ("path",))):
+                named = [found[0] for found in PATH.finditer(call.text)]
+                other = [name for name in named if name != call.input.get(slot.name)]
+                yield from ({**call.input, slot.name: name} for name in other[:1])
 
 
 # --- symbols -----------------------------------------------------------------------------------

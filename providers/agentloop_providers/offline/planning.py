@@ -14,8 +14,9 @@ from agentloop_providers.offline.evidence import Evidence
 from agentloop_providers.offline.facts import Facts
 from agentloop_providers.offline.filling import fill, is_search, more_queries, role_of
 from agentloop_providers.offline.following import follow
+from agentloop_providers.offline.question import Question
 from agentloop_providers.offline.ranking import Ranking
-from agentloop_providers.offline.schemas import slots_of
+from agentloop_providers.offline.schemas import Slot, slots_of
 from agentloop_providers.offline.typed import Builder
 from agentloop_providers.offline.words import KIN, STOP, WEAK, split, stem, stems
 
@@ -72,7 +73,7 @@ def relevance(talk: Conversation) -> dict[str, float]:
         for word in words:
             counts[word] = counts.get(word, 0) + 1
     total = len(talk.tools)
-    asked = talk.question.verbs
+    asked = talk.meant
     scores: dict[str, float] = {}
     for tool in talk.tools:
         score = 0.0
@@ -128,7 +129,7 @@ def _first(talk: Conversation) -> list[Planned]:
         if not calls:
             continue
         needed = [slot for slot in slots_of(tool) if slot.required]
-        score = scores[tool.name]
+        score = scores[tool.name] + _given(needed, question)
         if is_search(tool):
             searches.append((score, calls))
         elif needed and all(role_of(slot) == "prompt" for slot in needed):
@@ -150,32 +151,42 @@ def _first(talk: Conversation) -> list[Planned]:
     return [call for _, calls in chosen for call in calls]
 
 
+def _given(needed: list[Slot], question: Question) -> float:
+    """What it counts that the question holds just what a tool takes: a path, an address, a sum."""
+    given = {
+        "path": question.paths,
+        "url": question.urls,
+        "email": question.emails,
+        "sum": question.sums,
+        "id": question.ids,
+    }
+    return 1.0 if any(given.get(role_of(slot) or "") for slot in needed) else 0.0
+
+
 def _is_ordered(tool: Tool, talk: Conversation) -> bool:
     """Whether the question orders what a tool does: its verb must be said."""
     verbs = [word for word in stems(tool.name) if word in _ACTS] or stems(tool.name)[:1]
-    asked = talk.question.verbs
+    asked = talk.meant
     return any(verb in asked or KIN.get(verb, frozenset()) & asked for verb in verbs)
 
 
 def _further(talk: Conversation, evidence: Evidence, ranking: Ranking) -> list[Planned]:
-    """The calls that the results so far suggest."""
+    """The calls that the results so far suggest; where they say nothing, more searches."""
     readers = [tool for tool in talk.tools if not acts(tool)]
-    if not evidence.lines or not ranking.scored:
-        searched = {call.name for call in talk.calls}
-        found = [
-            Planned(tool.name, {**arguments, slot: query})
-            for tool in readers
-            if is_search(tool) and tool.name in searched
-            for arguments in fill(tool, talk.question)[:1]
-            for slot in list(arguments)[:1]
-            for query in more_queries(talk.question)
-        ]
-        if found:
-            return found
-    scores = relevance(talk)
-    return [
+    found = [
         Planned(name, arguments)
-        for name, arguments in follow(readers, scores, talk, evidence, ranking)
+        for name, arguments in follow(readers, relevance(talk), talk, evidence, ranking)
+    ]
+    if found or ranking.scored:
+        return found
+    searched = {call.name for call in talk.calls}
+    return [
+        Planned(tool.name, {**arguments, slot: query})
+        for tool in readers
+        if is_search(tool) and tool.name in searched
+        for arguments in fill(tool, talk.question)[:1]
+        for slot in list(arguments)[:1]
+        for query in more_queries(talk.question)
     ]
 
 

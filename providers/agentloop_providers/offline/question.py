@@ -115,9 +115,9 @@ class Question:
 
     @cached_property
     def context(self) -> list[str]:
-        """The sentences that do not ask; where there are none, all of them."""
-        parts = self._parts
-        return [part for part in parts if part not in self.focus] or parts
+        """The sentences that do not ask or, at the beginning, order; where there are none, all."""
+        asks = "?" in self.focus or len(self.focus) <= 120
+        return [part for part in self._parts if not (asks and part in self.focus)] or self._parts
 
     @cached_property
     def _parts(self) -> list[str]:
@@ -162,7 +162,7 @@ class Question:
                     concepts.setdefault(word, (phrase, 0.7))
         words = split(self.focus)
         for one, other in pairwise(words):  # "time out" is also "timeout"
-            if one in self.words:
+            if one in self.words and other not in self.words:
                 concepts.setdefault(stem(one + other), (stem(one), 0.7))
         for term, weight in self.terms.items():
             for other in sorted(KIN.get(term, ())) if weight == 1.0 else ():

@@ -21,14 +21,19 @@ from agentloop_providers.offline.shapes import (
     extent,
     is_prose,
 )
-from agentloop_providers.offline.words import split, stems
+from agentloop_providers.offline.words import are_near, shared_run, split, stems
 
 _PRAGMA = re.compile(
     r"#\s*(?:noqa|pyright|type:|mypy|pylint|pragma|fmt:).*$|//\s*(?:eslint|@ts-).*$"
 )
 _ASIDE = re.compile(r"(?:^|/)(?:tests?|testing|benchmarks?|fixtures|_?vendor|third_party)/|/test_")
 """Files that show how something is used rather than say what it is."""
+_DOCUMENT = re.compile(r"\.(?:md|rst|txt|adoc)$")
 _REASON = re.compile(r"\b(?:because|since|so that|so|otherwise|why|reason)\b")
+
+
+HEAD = 0.5
+"""What the first line of a file that the question names scores at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,10 @@ class Ranking:
         for page, lines in self.evidence.pages.items():
             own = self._own_words(page, weights)
             weight = self._page_weight(page)
-            for position in _touched(hits[page], len(lines)):
+            head = _head(lines) if self.question.names_source(page) else -1
+            for position in _touched(hits[page], len(lines), head):
                 score = self._score(lines, hits[page], position, weights, own)
+                score = max(score, HEAD) if position == head else score
                 if score > 0:
                     scored.append(Scored(weight * score, page, position, lines[position]))
         scored.sort(key=lambda item: -item.score)
@@ -146,7 +153,10 @@ class Ranking:
     def _page_weight(self, page: str) -> float:
         if self.question.names_source(page):
             return 2.0
-        return 0.8 if _ASIDE.search(page) and "test" not in self._terms else 1.0
+        aside = _ASIDE.search(page) and "test" not in self._terms
+        # A document may quote what decides; it does not decide.
+        quotes = _DOCUMENT.search(page) and self.question.kinds & {"where", "default"}
+        return 0.8 if aside or quotes else 1.0
 
     def _own_words(self, page: str, weights: dict[str, float]) -> frozenset[str]:
         """The words of the question that the page's own name holds."""
@@ -184,7 +194,7 @@ class Ranking:
         text, score = item.line.text, item.score
         if self._is_echo(text):
             return Scored(score * 0.1, item.page, item.position, item.line)
-        score += min(0.06 * _shared_run(self._ask_stems, stems(text)), 0.5)
+        score += min(0.06 * shared_run(self._ask_stems, stems(text)), 0.5)
         score += self._naming(item)
         kinds = self.question.kinds
         if kinds & {"number", "when"} and NUMBER.search(text):
@@ -196,7 +206,7 @@ class Ranking:
         if is_prose(text) and not kinds & {"number", "default", "where"}:
             score += 0.15
         said = stems(text)
-        score += 0.06 * sum(_is_near(pair, said) for pair in self._pairs)
+        score += 0.06 * sum(are_near(pair, said) for pair in self._pairs)
         return Scored(score, item.page, item.position, item.line)
 
     def _naming(self, item: Scored) -> float:
@@ -234,7 +244,7 @@ class Ranking:
         for item in self.scored:
             score = item.score
             if full and full.search(item.line.text):
-                score += 0.35 * lift
+                score += 0.5 * lift
             elif plain.search(item.line.text) and not is_prose(item.line.text):
                 score += 0.1 * lift
             lifted.append(Scored(score, item.page, item.position, item.line))
@@ -248,8 +258,9 @@ class Ranking:
         """The best lines with what belongs to them; none is far worse than the first."""
         chosen: list[Passage] = []
         taken: set[tuple[str, int]] = set()
+        enough = least * max((item.score for item in self.scored[:2]), default=0.0)
         for item in self.scored:
-            if len(chosen) >= at_most or item.score < least * self.scored[0].score:
+            if len(chosen) >= at_most or (chosen and item.score < enough):
                 break
             if (item.page, item.position) in taken:
                 continue
@@ -260,9 +271,9 @@ class Ranking:
             if len(free) < last + 1 - first:
                 lines = [item.line]
             taken.update((item.page, n) for n in range(first - 1, last + 2))
-            if any(p.best.text.strip() == item.line.text.strip() for p in chosen):
-                continue
-            chosen.append(Passage(lines, item.line, item.score))
+            passage = Passage(lines, item.line, item.score)
+            if not any(p.text == passage.text or p.best.text == item.line.text for p in chosen):
+                chosen.append(passage)
         return chosen
 
     def around(self, line: Line) -> str | None:
@@ -271,26 +282,12 @@ class Ranking:
         return enclosing(page, page.index(line))
 
 
-def _is_near(pair: tuple[str, str], said: list[str]) -> bool:
-    """Whether two words stand near each other, in either order."""
-    one, other = ([n for n, word in enumerate(said) if word == wanted] for wanted in pair)
-    return any(abs(a - b) <= 3 for a in one for b in other)
-
-
-def _touched(hits: dict[int, frozenset[str]], length: int) -> list[int]:
-    """The positions of hits and of their neighbours."""
-    near = {n for position in hits for n in (position - 1, position, position + 1)}
+def _touched(hits: dict[int, frozenset[str]], length: int, head: int) -> list[int]:
+    """The positions of hits and of their neighbours, and the head."""
+    near = {n for position in hits for n in (position - 1, position, position + 1)} | {head}
     return sorted(n for n in near if 0 <= n < length)
 
 
-def _shared_run(asked: list[str], said: list[str]) -> int:
-    """How many words in a row the two share, from three on."""
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(asked):
-        places.setdefault(word, []).append(place)
-    longest = 0
-    runs: dict[int, int] = {}
-    for word in said:
-        runs = {place: runs.get(place - 1, 0) + 1 for place in places.get(word, ())}
-        longest = max(longest, *runs.values(), 0)
-    return longest if longest >= 3 else 0
+def _head(lines: list[Line]) -> int:
+    """The position of the first line of a page that says anything; -1 where none does."""
+    return next((n for n, line in enumerate(lines) if len(line.text.strip()) > 3), -1)

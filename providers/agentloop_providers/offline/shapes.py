@@ -12,8 +12,10 @@ DEFINITION = re.compile(
     r"(?P<name>[A-Za-z_]\w*)"
 )
 ASSIGNMENT = re.compile(
-    r"^\s*(?:(?:const|let|var|final|static|export|pub)\s+)*(?P<name>[A-Za-z_][\w.-]*)"
-    r"\s*(?::\s*(?P<type>[^=:]{1,60}?))?\s*=(?!=)\s*(?P<value>\S.{0,200}?)\s*(?:#.*|//.*)?[,;]?$"
+    r"^\s*(?!(?:return|if|elif|for|while|with|assert|yield|await|case|import|from)\b)"
+    r"(?:(?:const|let|var|final|static|export|pub)\s+)*(?:[A-Za-z_][\w<>\[\]*&]*\s+[*&]?)?"
+    r"(?P<name>[A-Za-z_][\w.-]*)\s*(?::\s*(?P<type>[^=:]{1,60}?))?"
+    r"\s*=(?!=)\s*(?P<value>\S.{0,200}?)\s*[,;]?(?:\s+(?:#|//|/\*).*)?$"
 )
 DEFAULT = re.compile(
     r"\b(?P<name>[A-Za-z_]\w*)\s*(?::\s*[^=,()]{1,60}?)?\s*=\s*(?P<value>[^=,()\s][^,()]{0,60}?)(?=[,)]|$)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agentloop.text import cut
+from agentloop_providers.offline.complaints import Complaint, Path, is_about, read_complaints
 from agentloop_providers.offline.conversation import Conversation
 from agentloop_providers.offline.evidence import Evidence
 from agentloop_providers.offline.facts import Facts, is_place, role_of
@@ -30,8 +30,6 @@ from agentloop_providers.offline.words import stems
 MAX_DEPTH = 12
 MAX_ITEMS = 5
 
-Path = tuple[str, ...]
-
 _FORMATS = {
     "date": (r"\d{4}-\d\d-\d\d", "1970-01-01"),
     "date-time": (
@@ -48,15 +46,6 @@ _FORMATS = {
     "binary": (r".*", ""),
     "regex": (r"\w+", "x"),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """What was wrong with one field of an answer, as keywords of a schema where it can be told."""
-
-    path: Path
-    message: str
-    keywords: Schema
 
 
 def typed_answer(
@@ -82,7 +71,7 @@ class Builder:
     def build(self, schema: Any, path: Path, name: str, index: int) -> Any:
         """A value for the field ``name`` at ``path``; ``index`` is its place in a list, or 0."""
         here = resolve(schema, self._root)
-        about = [item for item in self._complaints if _is_about(item, path)]
+        about = [item for item in self._complaints if is_about(item, path)]
         for item in about:
             here = {**here, **item.keywords}
         unexplained = [item for item in about if not item.keywords]
@@ -117,7 +106,7 @@ class Builder:
         cites = path[-1:] and path[-1].isdigit() and any(map(is_place, properties))
         for name in dict.fromkeys([*properties, *required]):
             part = resolve(properties.get(name, {}), self._root)
-            blamed = [item for item in self._complaints if _is_about(item, (*path, name))]
+            blamed = [item for item in self._complaints if is_about(item, (*path, name))]
             if any("dropped" in item.keywords for item in blamed):
                 continue
             optional = name not in required and "default" in part and not blamed
@@ -139,7 +128,7 @@ class Builder:
         least, most = length_of(schema, "minItems") or 0, length_of(schema, "maxItems")
         if len(path) >= MAX_DEPTH and not least:
             return []
-        wanted = max(min(self._facts.passages, MAX_ITEMS), 1, least, len(first))
+        wanted = max(min(self._facts.many(name), MAX_ITEMS), 1, least, len(first))
         if most is not None:
             wanted = min(wanted, max(most, 0))
         if first and schema.get("items") in (None, False):
@@ -158,7 +147,7 @@ class Builder:
 
     def _choose(self, allowed: list[Any], name: str, index: int, heard: list[Complaint]) -> Any:
         """The allowed value that the best texts mention first, or simply the first."""
-        said = [stems(text) for text in self._facts.texts("", "")[:4]]
+        said = [stems(text) for text in self._facts.said]
 
         def rank(place: int) -> tuple[int, int]:
             words = set(stems(str(allowed[place])))
@@ -204,69 +193,6 @@ class Builder:
             )
         turn = index + max(len(heard) - 1, 0)
         return _sized(found[turn % len(found)] if found else "", schema)
-
-
-def read_complaints(text: str) -> list[Complaint]:
-    """What a rejected answer was told, field by field."""
-    text = text.partition("The answer does not fit:")[2] or text
-    complaints: list[Complaint] = []
-    for part in re.split(r";\s+(?=[\w.\[\] -]{1,200}: )", text.strip()[:8000]):
-        where, found, message = part.partition(": ")
-        if found:
-            whole = where == "the whole"
-            path: Path = (
-                () if whole else tuple(step for step in re.split(r"[.\[\]]+", where) if step)
-            )
-            complaints.append(Complaint(path, message, _keywords(message)))
-    return complaints
-
-
-_BOUNDS = (
-    (r"greater than or equal to (-?[\d.]+\d|-?\d)", "minimum"),
-    (r"less than or equal to (-?[\d.]+\d|-?\d)", "maximum"),
-    (r"greater than (-?[\d.]+\d|-?\d)", "exclusiveMinimum"),
-    (r"less than (-?[\d.]+\d|-?\d)", "exclusiveMaximum"),
-    (r"multiple of (-?[\d.]+\d|-?\d)", "multipleOf"),
-    (r"at least (\d+) character", "minLength"),
-    (r"at most (\d+) character", "maxLength"),
-    (r"at least (\d+) item", "minItems"),
-    (r"at most (\d+) item", "maxItems"),
-)
-_SAID_TYPES = {
-    "integer": "integer", "number": "number", "string": "string", "boolean": "boolean",
-    "list": "array", "tuple": "array", "dictionary": "object", "decimal": "number",
-}  # fmt: skip
-
-
-def _keywords(message: str) -> Schema:
-    """What a message says in words, as keywords of a schema."""
-    message = message.partition(" (got ")[0]
-    for pattern, keyword in _BOUNDS:
-        if found := re.search(pattern, message):
-            return {keyword: float(found[1])}
-    if "Extra inputs" in message:
-        return {"dropped": True}
-    if found := re.search(r"match pattern '(.+)'", message):
-        return {"pattern": found[1]}
-    if found := re.search(r"valid (\w+)", message):
-        name = found[1].lower()
-        if name in _SAID_TYPES:
-            return {"type": _SAID_TYPES[name]}
-        formats = {"date": "date", "datetime": "date-time", "url": "uri", "uuid": "uuid"}
-        if name in formats:
-            return {"type": "string", "format": formats[name]}
-    if message.startswith("Input should be '"):
-        return {"enum": re.findall(r"'([^']*)'", message)}
-    return {}
-
-
-def _is_about(complaint: Complaint, path: Path) -> bool:
-    """Whether a complaint is about ``path``: its own way there may leave out the outermost field
-    and may name the branch of a union."""
-    if complaint.path in (path, path[1:]):
-        return bool(path) or not complaint.path
-    named = tuple(step for step in complaint.path if step in path)
-    return bool(named) and named == path and len(complaint.path) <= len(path) + 2
 
 
 def _bounded(value: float, schema: Schema, kind: str) -> float:

@@ -47,7 +47,7 @@ def find_value(ranking: Ranking) -> Value | None:
     least = 0.5 * ranking.scored[0].score
     found = [
         value
-        for item in ranking.scored[:12]
+        for item in ranking.scored[:40]
         if item.score >= least
         for value in _values(ranking, item)
     ]
@@ -151,11 +151,14 @@ def _count(ranking: Ranking) -> Value | None:
 def _member(ranking: Ranking) -> Value | None:
     """The member of a record that is called what the question asks for."""
     asked = {term for term, weight in ranking.question.terms.items() if weight >= 1}
-    for item in ranking.scored[:3]:
-        record = next((r for r in ranking.evidence.records if r.line is item.line), None)
-        for key, value in record.values.items() if record else ():
+    found: list[tuple[int, Value]] = []
+    for record in ranking.evidence.records:
+        said = set(stems(record.line.text))
+        for key, value in record.values.items():
             name = set(stems(key))
-            rest = asked - name & set(stems(item.line.text))
-            if name and name <= asked and rest and str(value).strip():
-                return Value(str(value), item.line, None, item.score)
-    return None
+            if name and name <= asked and str(value).strip():
+                fit = len((asked - name) & said)
+                found.append((fit, Value(str(value), record.line, None, 1.0)))
+    most = max((fit for fit, _ in found), default=0)
+    best = [value for fit, value in found if fit == most]
+    return best[0] if best and (most > 0 or len({value.text for value in best}) == 1) else None

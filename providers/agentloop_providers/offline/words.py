@@ -8,20 +8,20 @@ _TOKEN = re.compile(r"[^\W\d_]+(?:'[a-z]+)?|\d+(?:[.,]\d+)*")
 _HUMP = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 _STOP = """
-a an and are as at be been but by can could d did do does doing done for from had has have having
-he her here his how i if in into is it its just ll m may me might must my no not of off on one or
-our out over own please re s shall she should so some such t than that the their them then there
-these they this those to too upon us ve very was we were what when where which while who whom
-whose why will with within without would you your
+a an and are as at be been between but by can could d did do does doing done for from had has have
+having he her here his how i if in into is it its just ll m may me might must my no not of off on
+one or our out over own please re s shall she should so some such t than that the their them then
+there these they this those to too upon us ve very was we were what when where which while who
+whom whose why will with within without would you your
 """
 STOP = frozenset(_STOP.split())
 """Words that hold a sentence together and say nothing of their own."""
 
 _WEAK = """
-about according actually all also always any answer code decide decided define defined describe
-each else ever every exist exists explain file files find first folder get give given happen
-happens kind kinds know last let like list located look make many mean means much name need only
-other place project provide provides question say says see sentence short briefly show take tell
+about according actually all also always any answer briefly code decide decided define defined
+describe difference each else ever every exist exists explain file files find first folder get give
+given happen happens kind kinds know last let like list located look make many mean means much name
+need only other place project provide provides question say says see sentence short show take tell
 thing things use used uses want way ways work works
 """
 WEAK = frozenset(_WEAK.split())
@@ -122,6 +122,25 @@ def is_weak(word: str) -> bool:
 def content(text: str) -> list[str]:
     """The words of ``text`` that say something, in order, each once."""
     return [w for w in dict.fromkeys(split(text)) if w not in STOP and not is_weak(w)]
+
+
+def shared_run(asked: list[str], said: list[str]) -> int:
+    """How many words in a row the two share, from three on."""
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(asked):
+        places.setdefault(word, []).append(place)
+    longest = 0
+    runs: dict[int, int] = {}
+    for word in said:
+        runs = {place: runs.get(place - 1, 0) + 1 for place in places.get(word, ())}
+        longest = max(longest, *runs.values(), 0)
+    return longest if longest >= 3 else 0
+
+
+def are_near(pair: tuple[str, str], said: list[str]) -> bool:
+    """Whether two words stand near each other, in either order."""
+    one, other = ([n for n, word in enumerate(said) if word == wanted] for wanted in pair)
+    return any(abs(a - b) <= 3 for a in one for b in other)
 
 
 _WEAK_STEMS = frozenset(stem(word) for word in WEAK)

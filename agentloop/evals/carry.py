@@ -1,0 +1,98 @@
+"""One run of an agent, over a carrier of choice."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from mcp_types import CreateMessageRequestParams
+
+from agentloop.agent import Agent, RunResult
+from agentloop.errors import AgentLoopError, DefinitionError, DeniedError, ProviderError
+from agentloop.journal import Journal
+from agentloop.meta import Reply
+from agentloop.place import User
+from agentloop.provider import Provider
+from agentloop.run import Prompt, Stop, fail
+
+if TYPE_CHECKING:
+    from agentloop.testing import MockClient
+
+Carrier = Literal["direct", "push", "rounds"]
+"""How asks travel: straight to the provider, or through a real MCP server and client."""
+
+
+async def carry(
+    agent: Agent[Any],
+    prompt: Prompt,
+    *,
+    provider: Provider,
+    carrier: Carrier = "direct",
+    user: User | None = None,
+) -> RunResult[Any]:
+    """Run ``agent`` on ``prompt``.
+
+    Over ``push`` and ``rounds`` the agent is a tool of a real MCP server, and ``provider`` the
+    model of a real MCP client, both in this process. Raises :class:`DefinitionError` there for a
+    prompt that is more than a text, and what ``Agent.run`` raises.
+    """
+    if carrier == "direct":
+        return await agent.run(prompt, provider=provider, user=user)
+    if not isinstance(prompt, str):
+        raise DefinitionError(f"over {carrier!r} a prompt is a text")
+
+    from mcp.server import MCPServer
+
+    from agentloop.mcp import mount
+    from agentloop.testing import MockClient
+
+    journal = Journal()
+    server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
+    mount(server, agent, on_event=journal)
+    model = _Model(provider)
+    async with MockClient(server, model, carrier=carrier, user=user) as client:
+        problem, stop = await _call(client, agent.name, prompt)
+    if not journal.moments:
+        raise AgentLoopError(f"the call never came to a run: {problem}")
+    key = journal.moments[0].event.key
+    run = next(m.event.run for m in reversed(journal.moments) if m.event.key == key)
+    if run.stop is None:
+        # A client that gives up tells nobody: the run is where the server saw it last.
+        run = fail(run, problem, stop=stop)
+    if model.error and run.stop in (Stop.FAILED, Stop.DENIED):
+        run = dataclasses.replace(run, error=f"{model.error.code}: {model.error}")
+    return RunResult(run, journal, key)
+
+
+class _Model:
+    """A provider whose last error is kept: servers are told little of it, people want it all."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self.name = provider.name
+        self.error: ProviderError | None = None
+
+    async def sample(self, request: CreateMessageRequestParams) -> Reply:
+        self.error = None
+        try:
+            return await self._provider.sample(request)
+        except ProviderError as error:
+            self.error = error
+            raise
+
+
+async def _call(client: MockClient, name: str, prompt: str) -> tuple[str, Stop]:
+    """Call the agent's tool; what it says is of use only where the run did not end."""
+    from mcp import InputRequiredRoundsExceededError, MCPError
+
+    from agentloop.mcp.push import refusal
+
+    try:
+        result = await client.call_tool(name, {"prompt": prompt})
+    except MCPError as error:
+        denied = isinstance(refusal(error), DeniedError)
+        return error.message, Stop.DENIED if denied else Stop.FAILED
+    except InputRequiredRoundsExceededError as error:
+        return f"the client gave up after {error.max_rounds} rounds", Stop.ROUNDS
+    said = [block.text for block in result.content if block.type == "text"]
+    return " ".join(said), Stop.FAILED

@@ -1,0 +1,156 @@
+"""Two candidates, case by case: which is better, on what, and is that more than chance?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentloop.errors import DefinitionError
+from agentloop.evals.intervals import Estimate, difference
+from agentloop.evals.report import Report
+from agentloop.evals.trial import Trial
+
+
+class Change(NamedTuple):
+    """A case whose score is not the same on both sides."""
+
+    case: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How candidate ``b`` does against candidate ``a``, on the cases that both have."""
+
+    a: str
+    b: str
+    cases: int
+    score: Estimate | None
+    """By how much the score of ``b`` is higher, on average over the cases."""
+    better: list[Change]
+    """Cases on which ``b`` scores higher."""
+    worse: list[Change]
+    alike: int
+    """Cases with the same answers, repeat by repeat, to the letter."""
+
+    @property
+    def same(self) -> int:
+        """Cases with the same score."""
+        return self.cases - len(self.better) - len(self.worse)
+
+    @property
+    def certain(self) -> bool:
+        """Whether the difference is larger than chance explains, at 95 %."""
+        return self.score is not None and not self.score.low <= 0 <= self.score.high
+
+    def verdict(self) -> str:
+        """The comparison in a sentence or two."""
+        if self.score is None:
+            return f"{self.a} and {self.b} have no scored cases in common."
+        if not self.better and not self.worse:
+            alike = "the same answers" if self.alike == self.cases else "different answers"
+            return f"{self.a} and {self.b} score the same on every case, with {alike}."
+        points = round(abs(self.score.mean) * 100)
+        how = "better" if self.score.mean > 0 else "worse"
+        if points == 0:
+            told = f"{self.b} scores as high as {self.a}"
+        else:
+            told = f"{self.b} is {how} than {self.a} by {points} points"
+        low, high = round(self.score.low * 100), round(self.score.high * 100)
+        chance = "more" if self.certain else "no more"
+        return (
+            f"{told}: better on {_cases(len(self.better))}, worse on {len(self.worse)}, the same "
+            f"on {self.same}. That is {chance} than chance explains "
+            f"(95 % interval {low:+d} to {high:+d} points)."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "cases": self.cases,
+            "difference": self.score._asdict() if self.score else None,
+            "certain": self.certain,
+            "better": [change._asdict() for change in self.better],
+            "worse": [change._asdict() for change in self.worse],
+            "same": self.same,
+            "alike": self.alike,
+        }
+
+
+def compare(a: str | Path | Report, b: str | Path | Report) -> list[Comparison]:
+    """What changed from the results ``a`` to the results ``b``, folders or reports.
+
+    Candidates of the same name are compared with each other; where each side has one only, these
+    are. Raises :class:`DefinitionError` where that leaves nothing.
+    """
+    before, after = (r if isinstance(r, Report) else Report.read(r) for r in (a, b))
+    common = [name for name in before.candidates if name in after.candidates]
+    pairs = [(name, name) for name in common]
+    if not pairs and len(before.candidates) == len(after.candidates) == 1:
+        pairs = [(before.candidates[0], after.candidates[0])]
+    if not pairs:
+        raise DefinitionError(
+            f"there is nothing to compare: the one has results of {', '.join(before.candidates)}, "
+            f"the other of {', '.join(after.candidates)}"
+        )
+    return [
+        compared(
+            f"{x} before" if x == y else x,
+            before.of_candidate(x),
+            f"{y} after" if x == y else y,
+            after.of_candidate(y),
+        )
+        for x, y in pairs
+    ]
+
+
+def compared_within(report: Report) -> list[Comparison]:
+    """Each other candidate of a report against its first one."""
+    first, *others = report.candidates
+    mine = report.of_candidate(first)
+    return [compared(first, mine, other, report.of_candidate(other)) for other in others]
+
+
+def compared(a: str, before: Iterable[Trial], b: str, after: Iterable[Trial]) -> Comparison:
+    """How the trials ``after``, of ``b``, do against those ``before``, of ``a``."""
+    ours, theirs = _by_case(before), _by_case(after)
+    common = [case for case in ours if case in theirs]
+    scored: list[Change] = []
+    for case in common:
+        x, y = _mean(ours[case]), _mean(theirs[case])
+        if x is not None and y is not None:
+            scored.append(Change(case, x, y))
+    return Comparison(
+        a=a,
+        b=b,
+        cases=len(scored),
+        score=difference([change.after - change.before for change in scored]),
+        better=[change for change in scored if change.after > change.before],
+        worse=[change for change in scored if change.after < change.before],
+        alike=sum(_answers(ours[c.case]) == _answers(theirs[c.case]) for c in scored),
+    )
+
+
+def _by_case(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    found: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        found[trial.case].append(trial)
+    return found
+
+
+def _mean(trials: Sequence[Trial]) -> float | None:
+    values = [trial.value for trial in trials if trial.value is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _answers(trials: Sequence[Trial]) -> list[tuple[int, Any]]:
+    return [(trial.number, trial.answer) for trial in trials]
+
+
+def _cases(number: int) -> str:
+    return "1 case" if number == 1 else f"{number} cases"
