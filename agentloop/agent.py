@@ -263,7 +263,7 @@ class Agent(Generic[OutputT]):
             place.host.keep(place.key, run)
 
         sink = place.host.sink
-        tell(sink, RunStarted(run, place.key, resumed))
+        tell(sink, RunStarted(run, place.key, resumed, place.within))
         # Whoever opens spans has opened one by now: where the run goes on elsewhere, it joins it.
         if run.trace is None and (trace := traceparent()):
             run = traced(run, trace)
@@ -356,6 +356,7 @@ class _Overriding(Host):
         self.keep_value = host.keep_value
         self.check = host.check
         self.guard = host.guard
+        self.before_ask = host.before_ask
         if provider is None or getattr(provider, "asks_caller", False):
             self.room = host.room
 
@@ -401,11 +402,13 @@ async def once(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
 
     Gives the JSON form of what ``fn`` (sync or async) returned, the first time and every time.
     ``name`` must be unique within its branch of the function. Raises :class:`DefinitionError`
-    where the value has no JSON form. Outside of served functions it is a plain call.
+    where it is not, or where the value has no JSON form. Where ``fn`` runs agents, it is entered
+    again, too, until it has given its value. Outside of served functions it is a plain call.
     """
     here = HERE.get()
     if here is None:
         return _as_json(name, await _result_of(fn, args, kwargs))
+    here.name(name)
     key = f"{here.key}#{name}"
     if (kept := here.host.value(key)) is not None:
         return kept[0]

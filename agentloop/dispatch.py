@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +11,7 @@ import anyio
 import structlog
 from mcp_types import ToolResultContent, ToolUseContent
 
-from agentloop.errors import AgentLoopError, ToolError
+from agentloop.errors import AgentLoopError, ToolError, where
 from agentloop.events import Sink, ToolEnded, ToolStarted, tell
 from agentloop.meta import with_usage
 from agentloop.place import HERE, Place
@@ -38,7 +37,8 @@ async def dispatch(
     """Run ``calls`` and put the result of each into ``results``, by its id, as it comes.
 
     At ``deadline`` (``time.monotonic()``) what still runs is stopped, and the rest is not begun.
-    Raises nothing but cancellation; then ``results`` holds what finished before.
+    Raises nothing but cancellation, and what the host raises where it cannot keep its promises;
+    then ``results`` holds what finished before.
     """
     uses = [use for use in run.messages[-1].content_as_list if use.type == "tool_use"]
     names = {use.id: f"{run.steps}.{number}" for number, use in enumerate(uses)}
@@ -100,7 +100,7 @@ class _Turn(NamedTuple):
     deadline: float
 
     async def perform(self, ready: _Prepared) -> None:
-        """Run one call to its result. Raises nothing but cancellation."""
+        """Run one call to its result."""
         call = ready.call
         began = time.monotonic()
         tell(self.sink, ToolStarted(self.run, self.place.key, call))
@@ -206,15 +206,6 @@ def _explain(tool: Tool, error: BaseException) -> str:
     if tool.reveal_errors:
         return f"{type(error).__name__}: {_text(error)}"
     return f"The tool failed with {type(error).__name__}."
-
-
-def where(error: BaseException) -> str | None:
-    """File and line that raised ``error``: what a log may say of it, as its text may hold secrets.
-
-    None where that was not in Python.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def _text(error: BaseException) -> str:

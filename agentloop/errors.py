@@ -22,6 +22,7 @@ A tool's failure is a result for the model; a provider's failure ends the run wi
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -36,9 +37,18 @@ def first_of(error: BaseException, *kinds: type[ErrorT]) -> ErrorT | None:
     if isinstance(error, kinds):
         return error
     if isinstance(error, BaseExceptionGroup):
-        inside = cast("tuple[BaseException, ...]", error.exceptions)
+        inside: tuple[BaseException, ...] = cast("Any", error).exceptions
         return next((found for each in inside if (found := first_of(each, *kinds))), None)
     return None
+
+
+def where(error: BaseException) -> str | None:
+    """File and line that raised ``error``: what a log may say of it, as its text may hold secrets.
+
+    None where that was not in Python.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 class AgentLoopError(Exception):

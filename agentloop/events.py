@@ -8,6 +8,7 @@ from typing import NamedTuple
 import structlog
 from mcp_types import ToolResultContent, ToolUseContent
 
+from agentloop.errors import where
 from agentloop.meta import Reply
 from agentloop.run import Run
 
@@ -18,6 +19,8 @@ class RunStarted(NamedTuple):
     run: Run
     key: str
     resumed: bool = False
+    within: str | None = None
+    """The id of the run in whose tool call it runs."""
 
 
 class AskStarted(NamedTuple):
@@ -105,5 +108,10 @@ def tell(sink: Sink | None, event: Event) -> None:
         return
     try:
         sink(event)
-    except Exception:  # noqa: BLE001  a sink never influences a run
-        structlog.get_logger("agentloop").exception("event_sink_failed", event_type=type(event))
+    except Exception as error:  # noqa: BLE001  a sink never influences a run
+        structlog.get_logger("agentloop").error(
+            "event_sink_failed",
+            event_type=type(event).__name__,
+            error_type=type(error).__name__,
+            at=where(error),
+        )

@@ -102,7 +102,7 @@ class _Intake:
         if not _is_plain(*use.input, *use.input.values()):
             changes["input"] = self._arguments(id, use.input)
         given = changes.get("input", use.input)
-        if (size := _size_of(given)) > self._room:
+        if (size := size_of(given)) > self._room:
             changes["input"] = {}
             self.taken.invalid[id] = (
                 f"Not run: the arguments take {size} bytes, and all of a reply may take "
@@ -138,7 +138,7 @@ class _Intake:
         meta: dict[str, Any] | None = None
         if not too_deep(block.meta, self._limits.depth):
             meta = clean_json(block.meta)
-            size = _size_of(meta)
+            size = size_of(meta)
             if size > self._room:
                 meta = None
             else:
@@ -160,7 +160,7 @@ def _provider_meta(reply: Reply, limits: Limits) -> dict[str, Any] | None:
     state = {PROVIDER_KEY: reply.meta[PROVIDER_KEY]}
     if too_deep(state, limits.depth + 16):
         raise TooMuch("what the provider wants back nests too deeply")
-    if (size := _size_of(state)) > limits.bytes_per_reply:
+    if (size := size_of(state)) > limits.bytes_per_reply:
         raise TooMuch(
             f"what the provider wants back takes {size} bytes, at most {limits.bytes_per_reply}"
         )
@@ -185,7 +185,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _size_of(value: Any) -> int:
+def size_of(value: Any) -> int:
     """About how many bytes ``value`` takes as JSON; it must not be too deep."""
     total = 0
     left: list[Any] = [value]

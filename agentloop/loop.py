@@ -12,8 +12,8 @@ import anyio
 import structlog
 from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseContent
 
-from agentloop.dispatch import dispatch, where
-from agentloop.errors import DeniedError, ProviderError
+from agentloop.dispatch import dispatch
+from agentloop.errors import DeniedError, ProviderError, where
 from agentloop.events import AskEnded, AskStarted, Sink, tell
 from agentloop.place import Place
 from agentloop.provider import Provider
@@ -34,7 +34,8 @@ class Driver:
     """Told of the run after every change, also when it is cancelled."""
 
     async def drive(self, run: Run, *, resumed: bool = False) -> Run:
-        """Drive ``run`` until it has a stop. Raises nothing but cancellation.
+        """Drive ``run`` until it has a stop. Raises nothing but cancellation, and what its host
+        raises where it cannot keep its promises.
 
         ``resumed`` says that what it waits for was begun before it was suspended.
         """
@@ -47,6 +48,7 @@ class Driver:
                     if not resumed:
                         run = asking(run, at=time.time())
                         self.keep(run)
+                        await self.place.host.before_ask(self.provider)
                         tell(self.sink, AskStarted(run, self.place.key, self.provider.name))
                     run = await self._ask(run, wanted.request, patience, resumed)
                 else:

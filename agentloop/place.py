@@ -81,6 +81,9 @@ class Host:
     def check(self, tools: Iterable[Tool]) -> None:
         """Raises :class:`DefinitionError` where a tool's promise cannot be kept here."""
 
+    async def before_ask(self, provider: Provider) -> None:
+        """Called before an ask leaves for ``provider``."""
+
     async def guard(
         self, effect: Effect, perform: Callable[[], Awaitable[ToolResultContent]]
     ) -> ToolResultContent:
@@ -107,6 +110,7 @@ class Place:
         "_blocked",
         "_born",
         "_live",
+        "_names",
         "_parked",
         "host",
         "key",
@@ -132,6 +136,7 @@ class Place:
         self._live = 0
         self._blocked = 0
         self._parked = False
+        self._names: set[str] | None = None
 
     def below(
         self, name: str | None = None, *, host: Host | None = None, nesting: int = 0
@@ -146,11 +151,27 @@ class Place:
             self._change(live=1)
         return place
 
+    def name(self, name: str) -> None:
+        """Take ``name`` for a value that is kept here. Raises :class:`DefinitionError` for one that
+        is taken: which of the two is meant would change from round to round."""
+        self._names = self._names or set()
+        if name in self._names:
+            raise DefinitionError(f"once({name!r}): this name is taken already; each needs its own")
+        self._names.add(name)
+
     def leave(self) -> None:
         """This place is done."""
         if (parent := self.parent) is None or not parent.host.suspends:
             return
         parent._change(live=-1, blocked=-1 if self.blocked else 0)
+
+    @property
+    def within(self) -> str | None:
+        """The id of the run in whose tool call this is; None outside of any."""
+        place = self
+        while place is not None and place.token is None:
+            place = place.parent
+        return None if place is None or place.token is None else place.token.partition(":")[0]
 
     def spend(self, usage: Usage) -> None:
         """Count what a run below used."""

@@ -41,7 +41,7 @@ from agentloop.intake import TooMuch, clean_text, take
 from agentloop.meta import NOTICE_KEY, USAGE_KEY, Reply, usage_of
 from agentloop.output import ANSWER_TOOL, OutputInvalid
 from agentloop.text import clean, cut
-from agentloop.transcript import Transcript
+from agentloop.transcript import Transcript, written
 from agentloop.usage import Usage
 
 STATE_VERSION = 1
@@ -129,10 +129,15 @@ class Run:
                 return "\n".join(b.text for b in message.content_as_list if b.type == "text")
         return ""
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the definition, as JSON; what is at its default is left out."""
+    def to_json(
+        self, write: Callable[[SamplingMessage], dict[str, Any]] = written
+    ) -> dict[str, Any]:
+        """Everything but the definition, as JSON; what is at its default is left out.
+
+        ``write`` writes a message, for those who know how some are written already.
+        """
         state: dict[str, Any] = {"v": STATE_VERSION, "id": self.id, "of": self.definition.digest}
-        state["messages"] = self.messages.to_json()
+        state["messages"] = self.messages.to_json(write)
         if self.results:
             state["results"] = [
                 result.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -175,9 +180,13 @@ class Run:
             )
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise StateError(f"the saved run is damaged: {type(error).__name__}") from error
+        if len(run.messages) <= run.history:
+            raise StateError("the saved run is damaged: messages are missing")
         problem = run.messages.imbalance(open=run.stop is None)
-        if problem or len(run.messages) <= run.history:
-            raise StateError(f"the saved run is damaged: {problem or 'messages are missing'}")
+        if problem is None and not run.results.keys() <= {use.id for use in _uses(run)}:
+            problem = "a result answers no open call"
+        if problem is not None:
+            raise StateError(f"the saved run is damaged: {problem}")
         return run
 
 

@@ -67,6 +67,8 @@ class Story:
     parts: int = 0
     """How often it was entered: once, and once more for each time that it was resumed."""
     instructions: str = ""
+    within: str = ""
+    """The id of the run in whose tool call it ran; empty for an outermost one."""
     tools: list[str] = field(default_factory=list[str])
     trace: str = ""
     before: list[tuple[str, Block]] = field(default_factory=list[tuple[str, Block]])

@@ -36,8 +36,7 @@ def tell(lines: Iterable[str]) -> list[Story]:
         if id not in stories:
             stories[id] = _Builder(Story(id, _text(entry.get("key"), "0"), began=at))
         stories[id].take(at, entry)
-    told = [builder.finished() for builder in stories.values()]
-    return _nested(told)
+    return _nested({id: builder.finished() for id, builder in stories.items()})
 
 
 # --- lines -------------------------------------------------------------------------------------
@@ -125,6 +124,7 @@ class _Builder:
         story.instructions = _text(entry.get("instructions"))
         story.tools = [_text(name) for name in _list(entry.get("tools"))]
         story.trace = _text(entry.get("trace"), story.trace)
+        story.within = _text(entry.get("within"), story.within)
         began = _number(entry.get("began"))
         story.began = min(began, story.began) if began else story.began
 
@@ -223,40 +223,32 @@ class _Builder:
 
 # --- the tree ----------------------------------------------------------------------------------
 
-_DEEPEST = 50
-_INSIDE = re.compile(r"(\d+)\.(\d+)/")
+_LONGEST = 1000
+"""Characters of a key: no run is so deep inside others that it takes more."""
+_PLACE = re.compile(r"(\d{1,6})\.(\d{1,6})/")
 
 
-def _nested(stories: list[Story]) -> list[Story]:
+def _nested(stories: dict[str, Story]) -> list[Story]:
     """The stories that are not inside another one; the others are put where they belong."""
-    by_key: dict[str, list[Story]] = {}
-    for story in stories:
-        by_key.setdefault(story.key, []).append(story)
     outermost: list[Story] = []
-    for story in sorted(stories, key=lambda story: story.began):
-        if (call := _call_above(story, by_key)) is not None:
-            call.runs.append(story)
-        else:
+    for story in sorted(stories.values(), key=lambda story: story.began):
+        outer = stories.get(story.within)
+        call = outer and _call_around(story, outer)
+        if call is None:
             outermost.append(story)
+        else:
+            call.runs.append(story)
     return outermost
 
 
-def _call_above(story: Story, by_key: dict[str, list[Story]]) -> Call | None:
-    """The call in which ``story`` ran. One file may tell of many runs that have the same key."""
-    parts = story.key.split("/")
-    for length in range(len(parts) - 1 if len(parts) < _DEEPEST else 0, 0, -1):
-        place = _INSIDE.match("/".join(parts[length:]))
-        if place is None:
-            continue
-        above = by_key.get("/".join(parts[:length]), [])
-        for outer in sorted(above, key=lambda outer: outer.began, reverse=True):
-            if outer.began > story.began or (outer.ended or story.began) < story.began:
-                continue
-            step, number = int(place[1]), int(place[2])
-            for call in (c for item in outer.steps if item.number == step for c in item.calls):
-                if call.number == number:
-                    return call
-    return None
+def _call_around(story: Story, outer: Story) -> Call | None:
+    """The call of ``outer`` in which ``story`` ran: the key of a run begins with its place."""
+    place = _PLACE.match(story.key.removeprefix(f"{outer.key}/"))
+    if place is None or not story.key.startswith(f"{outer.key}/") or len(story.key) > _LONGEST:
+        return None
+    step, number = int(place[1]), int(place[2])
+    calls = (call for item in outer.steps if item.number == step for call in item.calls)
+    return next((call for call in calls if call.number == number), None)
 
 
 # --- values ------------------------------------------------------------------------------------

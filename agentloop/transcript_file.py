@@ -7,7 +7,7 @@ A transcript is a text file of JSON lines. The first one is a header that says w
 Each line after it is one event, ``t`` seconds (of a clock that never jumps) after ``at``, which is
 in seconds since the epoch. ``run`` says in which run, ``key`` at which place of which other run:
 
-    run_started    agent, began, resumed, instructions, tools, trace
+    run_started    agent, began, resumed, within, instructions, tools, trace
     message        n, message: the run's message number n, in the protocol's own JSON
     ask_started    step, provider
     ask_ended      step, provider, seconds, model, stop_reason, usage
@@ -52,6 +52,8 @@ from agentloop.usage import Usage
 VERSION = 1
 KIND = "transcript"
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""What some readers take for the end of a line."""
 _MOST_RUNS = 10_000
 """Runs of which it is remembered what was written; a suspended one may never come back."""
 
@@ -201,6 +203,7 @@ def _beginning(event: RunStarted) -> dict[str, Any]:
         "agent": definition.name,
         "began": round(run.began, 6),
         "resumed": event.resumed,
+        "within": event.within,
         "instructions": definition.instructions,
         "tools": [tool.name for tool in definition.offered],
         "trace": run.trace,
@@ -238,4 +241,5 @@ def _difference(after: Usage, before: Usage) -> dict[str, Any]:
 def _write(out: TextIO, *entries: dict[str, Any]) -> None:
     for entry in entries:
         told = {name: value for name, value in entry.items() if value is not None}
-        out.write(json.dumps(told, ensure_ascii=False, separators=(",", ":")) + "\n")
+        line = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+        out.write(line.translate(_LINE_ENDS) + "\n")

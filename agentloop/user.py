@@ -24,7 +24,7 @@ from mcp_types import (
 )
 from pydantic import BaseModel, ValidationError
 
-from agentloop.errors import AgentLoopError, DefinitionError, ToolError
+from agentloop.errors import AgentLoopError, DefinitionError, ToolError, where
 from agentloop.output import explain
 from agentloop.place import HERE, Place
 from agentloop.strays import stray
@@ -156,7 +156,10 @@ async def _ask(
 
 def _log(event: str, error: BaseException | None, **fields: Any) -> None:
     """Log that ``error`` happened, without its text, which may hold secrets."""
-    structlog.get_logger("agentloop").warning(event, error_type=type(error).__name__, **fields)
+    at = where(error) if error else None
+    structlog.get_logger("agentloop").warning(
+        event, error_type=type(error).__name__, at=at, **fields
+    )
 
 
 def _flat(form: type[BaseModel]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Sdk:
 def retold(events: list[Event]) -> Work:
     """Makes and keeps the events of one run over again, without the run."""
     fields = [
-        (type(event), [getattr(event, name) for name in type(event).__dataclass_fields__])
+        (type(event), list(event))
         for event in events
     ]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -15,13 +12,13 @@ from typing import Any
 import anyio
 import pytest
 import structlog.testing
-from mcp.client.stdio import StdioServerParameters
 from mcp_types import CreateMessageRequestParams
 
 from agentloop.meta import Reply
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from tests.carriers.kit import SECRET, Scenario
+from tests.carriers.processes import http_process, stdio_process
 from tests.carriers.stage import TABLE, played_directly, stage
 
 CARRIERS = ("push", "rounds")
@@ -45,12 +42,22 @@ class Model:
         return await self.now.sample(request)
 
 
+class Watching(MockClient):
+    """A client that waits for the progress it must see."""
+
+    async def arrived(self, events: dict[str, int]) -> None:
+        """One message for each answer and each tool result, and no other one."""
+        ends = [n for event, n in events.items() if event.startswith(("AskEnded", "ToolEnded"))]
+        await anyio.wait_all_tasks_blocked()
+        assert len(self.progress) == sum(ends)
+
+
 class Clients:
     """A connected client for every carrier and transport, all with one model."""
 
     def __init__(self) -> None:
         self.model = Model()
-        self.by_column: dict[tuple[str, str], MockClient] = {}
+        self.by_column: dict[tuple[str, str], Watching] = {}
 
     async def play(self, row: Scenario, carrier: str, transport: str) -> tuple[Any, list[Any]]:
         """What comes of ``row``, and what the model was asked."""
@@ -92,26 +99,18 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def http_url() -> Iterator[str]:
     """A stage that is served over HTTP, by a process of its own."""
-    command = [sys.executable, "-m", "tests.carriers.server", "http"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
-        process.terminate()
+    with http_process() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 async def clients(anyio_backend: str, http_url: str) -> AsyncIterator[Clients]:
     """Clients of the stage: in this process, in a process on this backend, and over HTTP."""
-    process = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "tests.carriers.server", "stdio", anyio_backend],
-        env=dict(os.environ),
-    )
-    servers = {"memory": stage(), "stdio": process, "http": http_url}
+    servers = {"memory": stage(), "stdio": stdio_process(anyio_backend), "http": http_url}
     clients = Clients()
     async with AsyncExitStack() as stack:
         for carrier, transport in product(CARRIERS, TRANSPORTS):
-            client = MockClient(servers[transport], clients.model, carrier=carrier)
+            client = Watching(servers[transport], clients.model, carrier=carrier)
             clients.by_column[carrier, transport] = await stack.enter_async_context(client)
         yield clients
 
@@ -178,6 +177,8 @@ async def test_same_everywhere(
     expected, expected_asks = golden[name]
     assert played == expected
     assert asks == expected_asks
+    if carrier != "direct":
+        await clients.by_column[carrier, transport].arrived(played["events"])
 
 
 def assert_balanced(messages: list[dict[str, Any]]) -> None:

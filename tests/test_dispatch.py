@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from agentloop import Agent, Limits, Stop, Tool, ToolError, tool
 from agentloop.events import Event, RunEnded, ToolEnded, ToolStarted
 from agentloop.strays import left_behind
-from agentloop.threads import MAXstuck()
+from agentloop.threads import MAX_STUCK, stuck
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 
@@ -224,7 +224,7 @@ async def test_a_function_that_never_returns_is_left_behind_and_a_few_of_them_ar
         refused = [text for text in told if text.startswith("Not run: ")]
         assert len(late) + len(refused) == 100
         assert len(late) == begun.ran
-        assert MAXstuck() <= begun.ran <= MAXstuck() + agent.definition.limits.parallel
+        assert MAX_STUCK <= begun.ran <= MAX_STUCK + agent.definition.limits.parallel
         assert result.text == "done"
         assert lag.longest < 0.1
     finally:
@@ -865,4 +865,3 @@ async def test_a_sink_that_fails_changes_nothing_but_the_log() -> None:
         (result,) = await results_of([use("quick")], quick, on_event=sink)
     assert text_of(result) == "quick"
     assert {log["event"] for log in logs} == {"event_sink_failed"}
-

@@ -13,6 +13,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.request_state import RequestStateSecurity
 from mcp_types import (
+    INVALID_PARAMS,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     CallToolRequestParams,
     CallToolResult,
@@ -118,7 +119,7 @@ async def test_schema_and_content_follow_the_output_type(
 @every_host
 @both_eras
 async def test_a_run_without_an_answer_is_an_error_result(host: str, carrier: Any) -> None:
-    """It says how the run ended and keeps its last words; output schemas do not stand in the way."""
+    """It says how the run ended and keeps its last words; no output schema is in the way."""
     server = SERVERS[host]()
     mount(server, calc(output=Sum))
     model = ScriptedProvider(SUM, *["I do not know"] * 3)
@@ -324,6 +325,40 @@ async def test_state_is_sealed(host: str) -> None:
     state = asked.request_state[:-2] + "AA"
     with pytest.raises(MCPError, match="Invalid or expired requestState"):
         await call_once(inside, "calc", {"prompt": "secret"}, state=state)
+
+
+@every_host
+async def test_state_of_a_changed_agent(host: str) -> None:
+    """A deploy in between: every host's client is told which agent has changed."""
+    keys = [b"k" * 32]
+
+    def deployed(instructions: str) -> Any:
+        security = RequestStateSecurity(keys=keys)
+        if host == "low-level":
+            server: Any = Server("host")
+            seal(server, security)
+        elif host == "FastMCP":
+            server = fastmcp.FastMCP("host", request_state_security=security)
+        else:
+            server = MCPServer("host", log_level="CRITICAL", request_state_security=security)
+        mount(server, Agent("calc", instructions))
+        return getattr(server, "_mcp_server", server)
+
+    asked = await call_once(deployed("Old."), "calc", {"prompt": "x"})
+    assert isinstance(asked, InputRequiredResult)
+    state = asked.request_state
+    try:
+        result = await call_once(deployed("New."), "calc", {"prompt": "x"}, state=state)
+    except MCPError as error:
+        told = (error.code, error.message)
+    else:  # FastMCP makes results of errors
+        assert isinstance(result, CallToolResult)
+        assert result.is_error
+        told = (INVALID_PARAMS, str(result.content)) if host == "FastMCP" else (0, "")
+
+    assert told[0] == INVALID_PARAMS
+    assert "agent 'calc'" in told[1]
+    assert "changed" in told[1]
 
 
 async def test_low_level_servers_may_share_a_key() -> None:

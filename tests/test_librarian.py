@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import agentloop
 from agentloop import RunResult, Stop, ToolError
 from agentloop.errors import DefinitionError
 from agentloop_providers import OfflineProvider
@@ -96,18 +98,20 @@ async def test_it_answers_other_questions_too(example: Any, question: str, wante
     assert wanted in (await ask(example.librarian(), question)).text.split("\n\n")[0]
 
 
-def test_the_answer_is_the_same_in_every_process() -> None:
+def test_the_answer_is_the_same_in_every_process(tmp_path: Path) -> None:
+    sources = tmp_path / "agentloop"
+    shutil.copytree(Path(agentloop.__file__).parent, sources)
     program = (
         "import anyio, runpy, sys\n"
         "from agentloop_providers import OfflineProvider\n"
-        "agent = runpy.run_path(sys.argv[1])['librarian']()\n"
+        "agent = runpy.run_path(sys.argv[1])['librarian'](sys.argv[3])\n"
         "async def main():\n"
         "    return await agent.run(sys.argv[2], provider=OfflineProvider())\n"
         "print(anyio.run(main).text)\n"
     )
     said = {
         subprocess.run(
-            [sys.executable, "-c", program, str(EXAMPLE), QUESTION],
+            [sys.executable, "-c", program, str(EXAMPLE), QUESTION, str(sources)],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,

@@ -130,9 +130,9 @@ async def test_an_empty_reply_to_the_last_ask_does_not_buy_another_step() -> Non
 
 
 async def test_the_model_is_warned_once_and_then_told_that_this_is_the_last_step() -> None:
-    result, provider = await run(*counting(9), "enough", steps=10)
+    result, provider = await run(*counting(19), "enough", steps=20)
     assert notices(provider.requests[-1].messages) == [
-        "[8 of 10 steps are used: come to an answer soon.]",
+        "[16 of 20 steps are used: come to an answer soon.]",
         "[The limit of steps is reached. This is the last step: answer in words with what is "
         "known, and say what is missing.]",
     ]
@@ -293,6 +293,13 @@ async def test_steps_in_which_everything_fails_end_a_run() -> None:
     result, provider = await run(*script, errors=3)
     assert (result.stop, result.text) == (Stop.ERRORS, "I give up")
     assert last_words(provider)[0] == "none"
+
+
+async def test_answers_that_do_not_fit_are_counted_by_themselves_and_not_as_errors() -> None:
+    wrong = [use(ANSWER_TOOL, n="x")]
+    script = [[*wrong], [*wrong], [*wrong], [use(ANSWER_TOOL, n=1)]]
+    result, _ = await run(*script, output=Answer, errors=2, output_retries=3)
+    assert (result.stop, result.output) == (Stop.DONE, Answer(n=1))
 
 
 async def test_one_call_that_works_begins_the_count_of_errors_anew() -> None:

@@ -111,6 +111,17 @@ async def test_ids_are_unique_in_a_conversation() -> None:
     assert len(set(ids)) == 3
 
 
+async def test_an_earlier_order_is_not_carried_out_again() -> None:
+    asked = [
+        user("Delete user 2"),
+        *called("a", "delete_user", {"user_id": 2}, "Deleted."),
+        SamplingMessage(role="assistant", content=[TextContent(text="Done.")]),
+        user("And user 3?"),
+    ]
+    reply = await sample(request(*asked, tools=[tool(delete_user).offer()]))
+    assert reply.stop_reason == "endTurn"
+
+
 async def test_what_the_runtime_adds_is_neither_question_nor_evidence() -> None:
     notice = TextContent(text="[The limit of steps is reached.]", _meta={NOTICE_KEY: True})
     result = ToolResultContent(tool_use_id="a", content=[TextContent(text="Sunny."), notice])
@@ -253,3 +264,19 @@ def test_no_request_makes_it_fail(asked: CreateMessageRequestParams) -> None:
     assert set(names) <= {tool.name for tool in asked.tools or ()}
     assert (reply.stop_reason == "toolUse") == bool(names)
     assert reply.model_dump_json(by_alias=True)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "unit", ["a", "a_", "/a", "1+", "A ", "'a ", "a@", "a.b", "((", "[1,", "- "]
+)
+def test_long_and_odd_texts_take_no_long_time(unit: str) -> None:
+    text = unit * 20_000
+    schema = {"pattern": r"^(\w+\s?)*$", "type": "string"}
+    mail = {"type": "string", "format": "email"}
+    properties = {"one": schema, "two": mail, "three": {"type": "string", "minLength": 10**9}}
+    answer = {"type": "object", "properties": properties, "required": list(properties)}
+    tools = [Tool(name=ANSWER_TOOL, input_schema=answer)]
+    for messages in ([user(text)], [user("How many?"), *called("a", "search", {}, text)]):
+        assert anyio.run(sample, request(*messages, tools=tools)).stop_reason == "toolUse"
+        assert anyio.run(sample, request(*messages, tools=[WEATHER])).content_as_list

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count, cycle
 from pathlib import Path
@@ -14,17 +11,16 @@ from typing import Any
 import anyio
 import pytest
 import structlog.testing
-from mcp.client.stdio import StdioServerParameters
 from mcp_types import CallToolResult, InputRequiredResult
 
 from tests.carriers.driver import answers_to, call_once
 from tests.carriers.kit import Scenario
+from tests.carriers.processes import Fresh, fresh_processes, stdio_process
 from tests.carriers.stage import TABLE, played_directly, stage
 
 CALLS = count()
 OVER_ROUNDS = [row.name for row in TABLE.values() if not {"rounds", "http"} & row.not_on.keys()]
 SEVERAL_ROUNDS = [
-    "several steps",
     "nested sub-agents",
     "planner, writers, editor",
     "branches in branches, agents in a tool",
@@ -74,49 +70,41 @@ async def test_a_new_server_at_every_round(name: str, tmp_path: Path) -> None:
     assert result == await played_directly(row, row.model())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    """Starts processes that share a folder for their records, and nothing else."""
+    if not hasattr(os, "fork"):
+        pytest.skip("processes are forked")
+    with fresh_processes(tmp_path_factory.mktemp("records")) as start:
+        yield start
+
+
 @pytest.mark.parametrize("name", SEVERAL_ROUNDS)
-async def test_a_new_process_at_every_round(name: str, tmp_path: Path) -> None:
+async def test_a_new_process_at_every_round(name: str, start: Fresh) -> None:
     """Each round is served over HTTP by a process that is killed after it."""
-    command = [sys.executable, "-m", "tests.carriers.server", "fresh", str(tmp_path)]
     processes: set[int] = set()
+    row = TABLE[name]
 
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as nursery:
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
-
-        async def enter(*args: Any, **kwargs: Any) -> CallToolResult | InputRequiredResult:
-            nursery.stdin.write("\n")
-            nursery.stdin.flush()
-            port, process = map(int, nursery.stdout.readline().split())
+    async def enter(*args: Any, **kwargs: Any) -> CallToolResult | InputRequiredResult:
+        with start() as (url, process):
             processes.add(process)
-            try:
-                return await call_once(f"http://127.0.0.1:{port}/mcp", *args, **kwargs)
-            finally:
-                os.kill(process, signal.SIGKILL)
+            return await call_once(url, *args, **kwargs)
 
-        row = TABLE[name]
-        with anyio.fail_after(60):
-            result, rounds = await played(row, enter)
+    with anyio.fail_after(60):
+        result, rounds = await played(row, enter)
 
     assert result == await played_directly(row, row.model())
     assert len(processes) == rounds + 1
     assert rounds >= 3
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # of the client; the servers use both
 async def test_a_new_process_over_stdio_at_every_round(tmp_path: Path) -> None:
     """The same over stdio; the processes even change between asyncio and trio."""
     backends = cycle(["trio", "asyncio"])
 
     async def enter(*args: Any, **kwargs: Any) -> CallToolResult | InputRequiredResult:
-        process = StdioServerParameters(
-            command=sys.executable,
-            args=["-m", "tests.carriers.server", "stdio", next(backends), str(tmp_path)],
-            env=dict(os.environ),
-        )
-        return await call_once(process, *args, **kwargs)
+        return await call_once(stdio_process(next(backends), tmp_path), *args, **kwargs)
 
     row = TABLE["values made once"]
     with anyio.fail_after(60):

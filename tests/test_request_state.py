@@ -1,4 +1,4 @@
-"""The state that crosses the wire: what is accepted, what is refused, and that nothing runs then."""
+"""The state that crosses the wire: what is accepted, what is refused, that nothing runs then."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ async def test_state_of_a_changed_function() -> None:
     assert isinstance(asked, InputRequiredResult)
     answers = await answers_to(asked, ScriptedProvider([use("add", a=1, b=2)]))
 
-    with pytest.raises(MCPError, match="run 0 of agent 'worker' was asked something else") as told:
+    with pytest.raises(MCPError, match=r"run 0 .*'worker'") as told:
         await call_once(served("Tuesday"), "play", answers=answers, state=asked.request_state)
 
     assert told.value.code == INVALID_PARAMS

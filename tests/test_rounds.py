@@ -10,7 +10,8 @@ from mcp import InputRequiredRoundsExceededError, MCPError
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CreateMessageRequestParams
 
-from agentloop import Agent, Limits, gather
+from agentloop import Agent, Limits, gather, once
+from agentloop.errors import DefinitionError
 from agentloop.mcp import mount, resumable
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
@@ -248,3 +249,34 @@ async def outcome(client: MockClient) -> Any:
         return (await client.call_tool("play")).structured_content
     except MCPError as error:
         return error.message
+
+
+@pytest.mark.parametrize("carrier", ["push", "rounds"])
+async def test_a_name_is_for_one_value(carrier: Any) -> None:
+    """``once`` refuses a name that is taken, on every carrier; each branch has names of its own."""
+
+    async def loop(ctx: Context) -> list[int]:
+        return [await once("number", int, number) for number in (1, 2)]
+
+    async def branches(ctx: Context) -> list[int]:
+        return await gather(*(once("number", int, number) for number in (1, 2)))
+
+    server = serving(loop)
+    server.add_tool(resumable(branches))
+    async with MockClient(server, model("hi"), carrier=carrier) as client:
+        assert (await client.call_tool("play")).is_error
+        result = await client.call_tool("branches")
+
+    assert result.structured_content == {"result": [1, 2]}
+
+
+async def test_what_once_cannot_keep() -> None:
+    """A value without a JSON form is the author's mistake, not a surprise in the next round."""
+
+    async def play(ctx: Context) -> str:
+        with pytest.raises(DefinitionError, match="no JSON form"):
+            await once("socket", object)
+        return "told"
+
+    async with MockClient(serving(play), model("hi")) as client:
+        assert (await client.call_tool("play")).structured_content == {"result": "told"}

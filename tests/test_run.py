@@ -548,7 +548,6 @@ def test_a_state_belongs_to_the_definition_it_was_made_with() -> None:
         {"steps": True},
         {"seconds": None},
         {"seconds": "1"},
-        {"recent": 5},
         {"answer": []},
         {"answer": [1, 2]},
         {"stop": "later"},
@@ -580,3 +579,16 @@ def test_a_state_whose_history_is_not_balanced_is_a_state_error() -> None:
     for messages in (state["messages"][::2], state["messages"][::-1]):
         with pytest.raises(StateError, match="damaged"):
             Run.from_json({**state, "messages": messages}, run.definition)
+
+
+def test_a_state_with_results_of_nothing_is_a_state_error() -> None:
+    run = called(sampled(go(), reply(use("a"), use("b"))), {"a": result("a")})
+    state = saved(run)
+    assert Run.from_json(state, run.definition) == run
+    for id in ("c", ""):
+        state["results"][0]["toolUseId"] = id
+        with pytest.raises(StateError, match="answers no open call"):
+            Run.from_json(state, run.definition)
+    ended = saved(stop(run, Stop.CANCELLED)) | {"results": saved(run)["results"]}
+    with pytest.raises(StateError, match="answers no open call"):
+        Run.from_json(ended, run.definition)

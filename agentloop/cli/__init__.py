@@ -22,6 +22,8 @@ from agentloop.errors import AgentLoopError, DefinitionError
 COMMANDS = {
     "run": "agentloop.cli._run",
     "serve": "agentloop.cli._serve",
+    "eval": "agentloop.cli._eval",
+    "show": "agentloop.cli._show",
     "providers": "agentloop.cli._providers",
 }
 """The commands and the modules that have them."""

@@ -25,7 +25,9 @@ class Candidate:
     """Something that answers cases, under the name it has in results."""
 
     name: str
-    provider: Provider | Callable[[Case], Provider]
+    provider: Provider | None
+    make: Callable[[Case], Provider] | None
+    """Makes a provider for one trial, where there is not one for all."""
     carrier: Carrier
     label: str
     """The provider's name, without the carrier."""
@@ -33,10 +35,11 @@ class Candidate:
     @asynccontextmanager
     async def answering(self, case: Case) -> AsyncGenerator[Provider]:
         """The provider for one trial of ``case``; one made for it is closed afterwards."""
-        if isinstance(self.provider, Provider):
+        if self.make is None:
+            assert self.provider is not None
             yield self.provider
             return
-        provider = self.provider(case)
+        provider = self.make(case)
         try:
             yield provider
         finally:
@@ -60,13 +63,26 @@ async def candidates(
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise DefinitionError(f"two providers are called {twice!r}: pass {{name: provider}}")
         yield [
-            Candidate(_title(name, carrier, carriers), provider, carrier, name)
-            for name, provider in named
+            _candidate(name, item, carrier, carriers)
+            for name, item in named
             for carrier in dict.fromkeys(carriers)
         ]
     finally:
         for provider in loaded:
             await _close(provider)
+
+
+def _candidate(
+    name: str,
+    item: Provider | Callable[[Case], Provider],
+    carrier: Carrier,
+    carriers: Sequence[Carrier],
+) -> Candidate:
+    plain = carrier == "direct" and len(carriers) == 1
+    title = name if plain else f"{name} ({carrier})"
+    if isinstance(item, Provider):
+        return Candidate(title, item, None, carrier, name)
+    return Candidate(title, None, item, carrier, name)
 
 
 def _named(
@@ -89,11 +105,6 @@ def _named(
 
 def _own_name(item: Any) -> str:
     return item.name if isinstance(item, Provider) else getattr(item, "__name__", repr(item))
-
-
-def _title(name: str, carrier: Carrier, carriers: Sequence[Carrier]) -> str:
-    plain = carrier == "direct" and len(carriers) == 1
-    return name if plain else f"{name} ({carrier})"
 
 
 async def _close(provider: Provider) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +32,8 @@ class Case:
         """The prompt in words."""
         return prompt_text(self.prompt)
 
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 Cases = str | Path | Iterable[Case]
 """A set of cases: a JSONL file, or the cases themselves."""
@@ -86,6 +90,15 @@ def prompt_text(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
     return "\n".join(b.text if b.type == "text" else f"[{b.type}]" for b in prompt)
+
+
+def file_name(name: str) -> str:
+    """A name for files that says what ``name`` is; two names never give the same one."""
+    plain = _UNSAFE.sub("-", name).strip("-.")[:60]
+    if plain == name == name.lower():  # some file systems do not tell capitals apart
+        return name
+    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=4)
+    return f"{plain}-{digest.hexdigest()}"
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,24 +49,22 @@ class Comparison:
         return self.score is not None and not self.score.low <= 0 <= self.score.high
 
     def verdict(self) -> str:
-        """The comparison in a sentence or two."""
+        """The comparison in a few sentences, from the side of the one that does better."""
         if self.score is None:
             return f"{self.a} and {self.b} have no scored cases in common."
         if not self.better and not self.worse:
             alike = "the same answers" if self.alike == self.cases else "different answers"
             return f"{self.a} and {self.b} score the same on every case, with {alike}."
+        up = self.score.mean >= 0
+        first, second = (self.b, self.a) if up else (self.a, self.b)
+        ahead, behind = (self.better, self.worse) if up else (self.worse, self.better)
         points = round(abs(self.score.mean) * 100)
-        how = "better" if self.score.mean > 0 else "worse"
-        if points == 0:
-            told = f"{self.b} scores as high as {self.a}"
-        else:
-            told = f"{self.b} is {how} than {self.a} by {points} points"
-        low, high = round(self.score.low * 100), round(self.score.high * 100)
-        chance = "more" if self.certain else "no more"
+        ends = sorted(round(end * 100 if up else -end * 100) for end in self.score[1:])
+        how = f"{first} scores higher than {second}" if points else f"{first} scores like {second}"
+        chance = "is more than chance explains" if self.certain else "may be chance"
         return (
-            f"{told}: better on {_cases(len(self.better))}, worse on {len(self.worse)}, the same "
-            f"on {self.same}. That is {chance} than chance explains "
-            f"(95 % interval {low:+d} to {high:+d} points)."
+            f"{how}: ahead on {_cases(len(ahead))}, behind on {len(behind)}, level on {self.same}. "
+            f"The difference of {points} points {chance} (95 % interval {ends[0]} to {ends[1]})."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,34 +88,68 @@ def compare(a: str | Path | Report, b: str | Path | Report) -> list[Comparison]:
     are. Raises :class:`DefinitionError` where that leaves nothing.
     """
     before, after = (r if isinstance(r, Report) else Report.read(r) for r in (a, b))
-    common = [name for name in before.candidates if name in after.candidates]
-    pairs = [(name, name) for name in common]
+    return [
+        compared(*names, before.of_candidate(x), after.of_candidate(y))
+        for (x, y), names in _pairs(before, after).items()
+    ]
+
+
+def side_by_side(before: Report, after: Report) -> Report:
+    """One report with what :func:`compare` compares, for a page of it."""
+    trials: list[Trial] = []
+    pairs = _pairs(before, after)
+    for (x, y), (a, b) in pairs.items():
+        trials += [_moved(trial, before, a) for trial in before.of_candidate(x)]
+        trials += [_moved(trial, after, b) for trial in after.of_candidate(y)]
+    report = Report(
+        agent=before.agent,
+        cases=list(dict.fromkeys([*before.cases, *after.cases])),
+        candidates=[name for names in pairs.values() for name in names],
+        scorers=[name for name in before.scorers if name in after.scorers],
+        repeat=max(before.repeat, after.repeat),
+        at=after.at,
+        wanted=len(trials),
+        trials=trials,
+        folder=Path.cwd(),
+    )
+    report.sort()
+    return report
+
+
+def _pairs(before: Report, after: Report) -> dict[tuple[str, str], tuple[str, str]]:
+    """Which candidate is compared with which, and what the two are called then."""
+    pairs = {
+        (name, name): (f"{name} before", f"{name} after")
+        for name in before.candidates
+        if name in after.candidates
+    }
     if not pairs and len(before.candidates) == len(after.candidates) == 1:
-        pairs = [(before.candidates[0], after.candidates[0])]
+        x, y = before.candidates[0], after.candidates[0]
+        pairs = {(x, y): (x, y)}
     if not pairs:
         raise DefinitionError(
             f"there is nothing to compare: the one has results of {', '.join(before.candidates)}, "
             f"the other of {', '.join(after.candidates)}"
         )
-    return [
-        compared(
-            f"{x} before" if x == y else x,
-            before.of_candidate(x),
-            f"{y} after" if x == y else y,
-            after.of_candidate(y),
-        )
-        for x, y in pairs
-    ]
+    return pairs
+
+
+def _moved(trial: Trial, report: Report, name: str) -> Trial:
+    """``trial`` of a candidate of another name, with its transcript from the current folder."""
+    transcript = trial.transcript
+    if transcript is not None and report.folder is not None:
+        transcript = os.path.relpath(report.folder / transcript)
+    return replace(trial, candidate=name, transcript=transcript)
 
 
 def compared_within(report: Report) -> list[Comparison]:
     """Each other candidate of a report against its first one."""
     first, *others = report.candidates
     mine = report.of_candidate(first)
-    return [compared(first, mine, other, report.of_candidate(other)) for other in others]
+    return [compared(first, other, mine, report.of_candidate(other)) for other in others]
 
 
-def compared(a: str, before: Iterable[Trial], b: str, after: Iterable[Trial]) -> Comparison:
+def compared(a: str, b: str, before: Iterable[Trial], after: Iterable[Trial]) -> Comparison:
     """How the trials ``after``, of ``b``, do against those ``before``, of ``a``."""
     ours, theirs = _by_case(before), _by_case(after)
     common = [case for case in ours if case in theirs]

@@ -207,11 +207,9 @@ class _Sitting:
     async def _save(self, result: RunResult[Any], key: Key) -> str | None:
         """Keep the transcript; the file system may be slow, and the other runs go on meanwhile."""
         file = self.results.transcript(key)
-        if file is None or self.results.folder is None:
-            return None
-        file.parent.mkdir(exist_ok=True)
-        await anyio.to_thread.run_sync(result.save, file)
-        return file.relative_to(self.results.folder).as_posix()
+        if file is not None:
+            await anyio.to_thread.run_sync(result.save, f"{self.results.folder}/{file}")
+        return file
 
     def _cost(self, trial: Trial, candidate: Candidate) -> float | None:
         price = self.prices.get(candidate.label)

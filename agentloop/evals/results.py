@@ -10,15 +10,14 @@ A line that was cut off, as by a killed process, is taken away when the evaluati
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from agentloop.errors import DefinitionError, StateError
+from agentloop.evals.case import file_name
 from agentloop.evals.trial import Key, Trial
 from agentloop.text import clean_json
 
@@ -94,11 +93,12 @@ class Results:
         self.trials: dict[Key, Trial] = {}
         self.headers: list[Header] = []
         self.folder = Path(folder) if folder is not None else None
+        self._homes: dict[str, str] = {}
         self._out: Any = None
         if self.folder is None:
             return
         try:
-            (self.folder / TRANSCRIPTS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._out = (self.folder / FILE).open("a+b")
         except OSError as error:
             raise DefinitionError(f"results cannot be kept in {self.folder}: {error}") from error
@@ -133,12 +133,15 @@ class Results:
         self.trials.pop(trial.key, None)
         self.trials[trial.key] = trial
 
-    def transcript(self, key: Key) -> Path | None:
-        """Where the transcript of a trial belongs; None without a folder."""
+    def transcript(self, key: Key) -> str | None:
+        """Where the transcript of a trial belongs, from the folder; None where there is none."""
         if self.folder is None:
             return None
         case, candidate, number = key
-        return self.folder / TRANSCRIPTS / _slug(candidate) / f"{_slug(case)}.{number}.jsonl"
+        if (home := self._homes.get(candidate)) is None:
+            home = self._homes[candidate] = f"{TRANSCRIPTS}/{file_name(candidate)}"
+            (self.folder / home).mkdir(parents=True, exist_ok=True)
+        return f"{home}/{file_name(case)}.{number}.jsonl"
 
     def close(self) -> None:
         if self._out is not None:
@@ -147,8 +150,11 @@ class Results:
     def _write(self, entry: dict[str, Any]) -> None:
         if self._out is None:
             return
-        line = json.dumps(clean_json(entry), ensure_ascii=False, separators=(",", ":"))
-        self._out.write(line.encode() + b"\n")
+        try:
+            line = _line(entry)
+        except ValueError:  # what is no UTF-8 or no JSON: rare, and dear to look for
+            line = _line(clean_json(entry))
+        self._out.write(line)
         self._out.flush()
 
     def _lock(self) -> None:
@@ -180,9 +186,6 @@ def _lines(file: Path) -> Iterator[str]:
         yield line.decode(errors="replace")
 
 
-def _slug(name: str) -> str:
-    """A name for a file that says what ``name`` is; two names never give the same one."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60]
-    if plain == name == name.lower():  # where a file system does not tell capitals apart
-        return name
-    return f"{plain}-{hashlib.blake2b(name.encode('utf-8', 'replace'), digest_size=4).hexdigest()}"
+def _line(entry: dict[str, Any]) -> bytes:
+    text = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode() + b"\n"

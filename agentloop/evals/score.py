@@ -29,8 +29,11 @@ class Score:
     cost: float | None = None
 
     def __post_init__(self) -> None:
-        if self.value is not None and not 0 <= self.value <= 1:
+        if self.value is None:
+            return
+        if not 0 <= self.value <= 1:
             raise DefinitionError(f"Score({self.value!r}): a score is from 0 to 1")
+        object.__setattr__(self, "value", float(self.value))  # True is 1
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"value": self.value}

@@ -26,13 +26,23 @@ def exact(*, ignore_case: bool = True) -> ExpectingScorer:
     return ExpectingScorer("exact", score)
 
 
-def contains(*, ignore_case: bool = True) -> ExpectingScorer:
-    """The answer holds the expected text, or all of a list of them; the score is the share."""
+def contains(*, ignore_case: bool = True, whole_words: bool = True) -> ExpectingScorer:
+    """The answer holds the expected text, or all of a list of them; the score is the share.
+
+    With ``whole_words`` 4 is not found in 14, nor cat in concatenate.
+    """
+    before, after = (r"(?<!\w)", r"(?!\w)") if whole_words else ("", "")
+
+    def found(text: Any, given: str) -> bool:
+        wanted = _text(text, ignore_case)
+        begins = before if wanted[:1].isalnum() else ""
+        ends = after if wanted[-1:].isalnum() else ""
+        return re.search(f"{begins}{re.escape(wanted)}{ends}", given) is not None
 
     def score(answer: Any, expected: Any) -> Score:
         given = _text(answer, ignore_case)
         wanted = _several(expected)
-        missing = [text for text in wanted if _text(text, ignore_case) not in given]
+        missing = [text for text in wanted if not found(text, given)]
         return _share(len(wanted), [f"{_short(text)} is missing" for text in missing])
 
     return ExpectingScorer("contains", score)

@@ -69,9 +69,9 @@ def scope(report: Report) -> str:
 def _title(report: Report) -> str:
     missing = report.wanted - len(report.trials)
     title = f"{report.agent}: {scope(report)}"
-    return (
-        f"{title} ({missing:,} of {report.wanted:,} trials are missing)" if missing > 0 else title
-    )
+    if missing <= 0:
+        return title
+    return f"{title} ({missing:,} of {report.wanted:,} trials are missing)"
 
 
 def _summaries(report: Report) -> str:

@@ -38,7 +38,9 @@ from agentloop.errors import (
     ContextOverflowError,
     DeniedError,
     ProviderError,
+    where,
 )
+from agentloop.mcp.request_limits import RequestLimits
 from agentloop.meta import Reply
 from agentloop.provider import Provider
 
@@ -51,19 +53,25 @@ USER_REJECTED = -1
 ERROR_KEY = "dev.agentloop/error"
 """In the data of an error: its stable code, and whether the same ask may succeed later."""
 
+DEFAULT_LIMITS = RequestLimits()
+
 Answer = CreateMessageResult | CreateMessageResultWithTools | ErrorData
 
 
 def sampling_callback(
-    provider: Provider,
+    provider: Provider, *, limits: RequestLimits = DEFAULT_LIMITS
 ) -> Callable[[ClientRequestContext, CreateMessageRequestParams], Awaitable[Answer]]:
     """What ``mcp.Client(sampling_callback=...)`` takes, with ``provider`` as the model.
 
     A denial becomes an error with the code -1, every other error of the provider one whose message
     says of which kind it is and no more: what providers say may not be for servers to read.
+    A request beyond ``limits`` is refused before the provider sees it.
     """
 
     async def answer(context: ClientRequestContext, params: CreateMessageRequestParams) -> Answer:
+        if (excess := limits.excess(params)) is not None:
+            data = {ERROR_KEY: {"code": BadRequestError.code, "retryable": False}}
+            return ErrorData(code=INVALID_PARAMS, message=excess, data=data)
         try:
             reply = await provider.sample(params)
         except Exception as error:  # noqa: BLE001  the server gets an answer in any case
@@ -75,10 +83,10 @@ def sampling_callback(
 
 
 def sampling_handler(
-    provider: Provider,
+    provider: Provider, *, limits: RequestLimits = DEFAULT_LIMITS
 ) -> Callable[[list[SamplingMessage], CreateMessageRequestParams, Any], Awaitable[Any]]:
     """What ``fastmcp.Client(sampling_handler=...)`` takes, with ``provider`` as the model."""
-    callback = sampling_callback(provider)
+    callback = sampling_callback(provider, limits=limits)
 
     async def answer(
         messages: list[SamplingMessage], params: CreateMessageRequestParams, context: Any
@@ -89,8 +97,13 @@ def sampling_handler(
 
 
 def _error(provider: Provider, error: Exception) -> ErrorData:
+    told = {"error": str(error)} if isinstance(error, ProviderError) else {}
     structlog.get_logger("agentloop").warning(
-        "sampling_failed", provider=provider.name, exc_info=error
+        "sampling_failed",
+        provider=provider.name,
+        error_type=type(error).__name__,
+        at=where(error),
+        **told,
     )
     if not isinstance(error, ProviderError):
         return ErrorData(code=INTERNAL_ERROR, message="the model could not be asked")

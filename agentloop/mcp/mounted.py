@@ -14,6 +14,7 @@ from agentloop.events import Sink
 from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import to_tool_result
+from agentloop.mcp.served import MAX_WIRE_STATE
 from agentloop.provider import Provider
 from agentloop.store import Store
 
@@ -28,6 +29,7 @@ def mount(
     store: Store | None = None,
     on_event: Sink | None = None,
     emulate: bool = False,
+    max_state_bytes: int = MAX_WIRE_STATE,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
@@ -38,7 +40,13 @@ def mount(
     """
     name = name or agent.name
     description = description or agent.description
-    options: Any = {"provider": provider, "store": store, "on_event": on_event, "emulate": emulate}
+    options: Any = {
+        "provider": provider,
+        "store": store,
+        "on_event": on_event,
+        "emulate": emulate,
+        "max_state_bytes": max_state_bytes,
+    }
     if isinstance(server, MCPServer):
 
         @resumable(**options)

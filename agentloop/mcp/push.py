@@ -10,7 +10,6 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
     INVALID_PARAMS,
     REQUEST_TIMEOUT,
-    CreateMessageRequest,
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
@@ -27,6 +26,7 @@ from agentloop.errors import (
 )
 from agentloop.mcp.callback import ERROR_KEY
 from agentloop.mcp.request import Request
+from agentloop.mcp.written import Writer
 from agentloop.meta import Reply
 
 USER_REJECTED = -1
@@ -43,6 +43,7 @@ class PushProvider:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._writer = Writer()
 
     async def sample(self, request: CreateMessageRequestParams) -> Reply:
         """Send ``request`` to the client and wait for its answer.
@@ -65,9 +66,7 @@ class PushProvider:
         in_tools_mode = request.tools is not None or request.tool_choice is not None
         try:
             return await self._request.session.send_request(
-                CreateMessageRequest.model_construct(
-                    method="sampling/createMessage", params=request
-                ),
+                self._writer.request(request),
                 CreateMessageResultWithTools if in_tools_mode else CreateMessageResult,
                 # Without it the request would leave on a stream that nobody may be reading, and
                 # sampling is only allowed within a request of the client's (SEP-2260).

@@ -8,21 +8,30 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
+import structlog
+from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, InputRequiredResult
 
-from agentloop.errors import CapabilityError, DefinitionError, StateError
+from agentloop.errors import (
+    AgentLoopError,
+    CapabilityError,
+    DefinitionError,
+    StateError,
+    first_of,
+    where,
+)
 from agentloop.events import Sink
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import REQUEST, Request, is_context, request_in
 from agentloop.mcp.rounds import RoundsHost, Suspended
-from agentloop.mcp.served import ServedHost, Serving, capability_refusal
+from agentloop.mcp.served import MAX_WIRE_STATE, ServedHost, Serving, capability_refusal
 from agentloop.mcp.stored import over_stored_rounds
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
-from agentloop.store import Store, UnknownRoundError
+from agentloop.store import Store, StoreError, UnknownRoundError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +46,7 @@ def resumable(
     store: Store | None = None,
     on_event: Sink | None = None,
     emulate: bool = False,
+    max_state_bytes: int = MAX_WIRE_STATE,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -46,6 +56,7 @@ def resumable(
     store: Store | None = None,
     on_event: Sink | None = None,
     emulate: bool = False,
+    max_state_bytes: int = MAX_WIRE_STATE,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -62,9 +73,10 @@ def resumable(
     ``provider`` answers for clients that cannot be asked; ``on_event`` listens to all runs. With a
     ``store`` the state stays on the server, each round is entered once, and tools that must not
     run twice keep their promise over rounds. ``emulate`` asks clients that have ``sampling`` but
-    not ``sampling.tools`` with the tools written into the prompt.
+    not ``sampling.tools`` with the tools written into the prompt. Without a store, a call whose
+    state would take more than ``max_state_bytes`` on the wire ends with an error that says so.
     """
-    serving = Serving(provider, store, on_event, emulate)
+    serving = Serving(provider, store, on_event, emulate, max_state_bytes)
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(function)
@@ -97,7 +109,7 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
         try:
             outcome = await _enter(request, function, serving, progress)
         except ExceptionGroup as errors:
-            raise _told(errors) or errors from None
+            raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
         await progress.flush()
         return outcome
 
@@ -109,6 +121,21 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
     except (StateError, UnknownRoundError) as error:
         data = {"reason": "state_mismatch"}
         raise MCPError(code=INVALID_PARAMS, message=str(error), data=data) from error
+    except StoreError as error:
+        # No result: the call is not over, and goes on where the same request comes again.
+        message = "What this call has come to cannot be reached; send the same request again later"
+        data = {"reason": "store", "retryable": True}
+        raise MCPError(code=INTERNAL_ERROR, message=message, data=data) from error
+    except MCPError:
+        raise
+    except Exception as error:
+        if not isinstance(request.context, ServerRequestContext):
+            raise  # the host decides what its clients are told
+        told = {"error": str(error)} if isinstance(error, AgentLoopError) else {}
+        structlog.get_logger("agentloop").warning(
+            "handler_failed", error_type=type(error).__name__, at=where(error), **told
+        )
+        raise MCPError(code=INTERNAL_ERROR, message="Internal server error") from error
     finally:
         REQUEST.reset(token)
 
@@ -118,17 +145,11 @@ def _is_served(request: Request) -> bool:
     return outer is not None and (outer.session, outer.id) == (request.session, request.id)
 
 
-def _told(errors: ExceptionGroup[Exception]) -> Exception | None:
-    """The first of ``errors``, of a task group of the author's, that the client is told of."""
-    found: Any = errors.subgroup((CapabilityError, StateError, UnknownRoundError))
-    while isinstance(found, ExceptionGroup):
-        found = found.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return found  # pyright: ignore[reportUnknownVariableType]
-
-
 async def _enter(
     request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink
 ) -> Any:
+    if request.in_rounds:
+        _check_sealed(request)
     if request.in_rounds and serving.store is not None:
         return await over_stored_rounds(request, function, serving.store, serving, sink)
     if request.in_rounds:
@@ -136,13 +157,36 @@ async def _enter(
             request, state=request.state, answers=request.answers, serving=serving, sink=sink
         )
         outcome = await host.run(function)
-        return outcome.result(outcome.state) if isinstance(outcome, Suspended) else outcome
+        return _sent(outcome, serving) if isinstance(outcome, Suspended) else outcome
     host = ServedHost(request, PushProvider(request), serving, sink)
     token = HERE.set(Place("", None, host))
     try:
         return await function()
     finally:
         HERE.reset(token)
+
+
+def _sent(suspended: Suspended, serving: Serving) -> InputRequiredResult:
+    size, limit = len(suspended.state), serving.max_state_bytes
+    if size <= limit:
+        return suspended.result(suspended.state)
+    raise MCPError(
+        code=INTERNAL_ERROR,
+        message=f"the state of this call takes {size} bytes, and at most {limit} cross the wire: "
+        "the server needs a store, or tools that give less",
+        data={"reason": "state_too_large"},
+    )
+
+
+def _check_sealed(request: Request) -> None:
+    """Raises :class:`DefinitionError` where state would cross the wire unprotected."""
+    declared = request.session.client_capabilities
+    may_suspend = declared is not None and bool(declared.sampling or declared.elicitation)
+    if not request.sealed and (may_suspend or request.state is not None):
+        raise DefinitionError(
+            "this server has no boundary that seals its requestState, so a client could change it "
+            "(SEP-2322): call agentloop.mcp.seal(server) before it serves"
+        )
 
 
 def _check(function: Callable[..., Any]) -> None:

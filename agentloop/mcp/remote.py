@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -15,8 +15,16 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, InputRequiredResult
 
 from agentloop.errors import DefinitionError, ToolError
+from agentloop.intake import size_of
 from agentloop.mcp.request import REQUEST
+from agentloop.text import too_deep
 from agentloop.tools import DEFAULT_TIMEOUT, Tool
+
+MAX_TOOLS = 256
+"""Tools that are taken from one source."""
+
+MAX_LISTING = 1024 * 1024
+"""Bytes of the names, descriptions and schemas of one source's tools."""
 
 CallTool = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
@@ -27,6 +35,8 @@ async def tools_from(
     prefix: str = "",
     only: set[str] | None = None,
     timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109  of each call, not of this one
+    max_tools: int = MAX_TOOLS,
+    max_bytes: int = MAX_LISTING,
 ) -> list[Tool]:
     """The tools of ``source``, for an agent to call.
 
@@ -37,15 +47,28 @@ async def tools_from(
 
     Schemas are passed on as they are and checked by the server that owns them. What a server says
     about its tools in annotations is not relied upon. Raises :class:`DefinitionError` for a source
-    of another kind, and whatever listing the tools raises.
+    of another kind, or one that lists more than ``max_tools`` or, of those that are taken,
+    descriptions and schemas of more than ``max_bytes``; and whatever listing the tools raises.
     """
-    listed, call = await _open(source)
+    listed, call = await _open(source, max_tools)
+    if len(listed) > max_tools:
+        raise DefinitionError(f"the source has {len(listed)} tools, at most {max_tools} are taken")
     known = {tool.name for tool in listed}
     if only is not None and (unknown := only - known):
         raise DefinitionError(f"the source has no tools {sorted(unknown)}; it has {sorted(known)}")
-    return [
-        _tool(tool, call, prefix, timeout) for tool in listed if only is None or tool.name in only
-    ]
+    taken = [tool for tool in listed if only is None or tool.name in only]
+    _check_size(taken, max_bytes)
+    return [_tool(tool, call, prefix, timeout) for tool in taken]
+
+
+def _check_size(tools: Sequence[mcp_types.Tool], most: int) -> None:
+    size = 0
+    for tool in tools:
+        if too_deep(tool.input_schema):
+            raise DefinitionError(f"the input schema of tool {tool.name[:128]!r} nests too deeply")
+        size += size_of([tool.name, tool.title, tool.description, tool.input_schema])
+    if size > most:
+        raise DefinitionError(f"the source's tools take {size} bytes, at most {most} are taken")
 
 
 def _tool(listed: mcp_types.Tool, call: CallTool, prefix: str, timeout: float | None) -> Tool:
@@ -75,15 +98,15 @@ def _as_one_argument(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"arguments": arguments}
 
 
-async def _open(source: Any) -> tuple[list[mcp_types.Tool], CallTool]:
+async def _open(source: Any, most: int) -> tuple[list[mcp_types.Tool], CallTool]:
     if isinstance(source, MCPServer):
         server = cast("MCPServer[Any]", source)
         return await server.list_tools(), _caller_on(server)
     if isinstance(source, Client):
-        return await _all_pages(source), source.call_tool
+        return await _all_pages(source, most), source.call_tool
     if isinstance(source, ClientSession):
         # A session answers no asks of its server's; what they are about is told below.
-        return await _all_pages(source), partial(source.call_tool, allow_input_required=True)
+        return await _all_pages(source, most), partial(source.call_tool, allow_input_required=True)
     fastmcp = sys.modules.get("fastmcp")
     if fastmcp is not None and isinstance(source, fastmcp.Client):
         return list(await source.list_tools()), source.call_tool_mcp
@@ -96,10 +119,10 @@ async def _open(source: Any) -> tuple[list[mcp_types.Tool], CallTool]:
     )
 
 
-async def _all_pages(client: Client | ClientSession) -> list[mcp_types.Tool]:
+async def _all_pages(client: Client | ClientSession, most: int) -> list[mcp_types.Tool]:
     tools: list[mcp_types.Tool] = []
     cursor: str | None = None
-    while True:
+    for _ in range(most):
         if isinstance(client, Client):
             page = await client.list_tools(cursor=cursor)
         else:
@@ -109,6 +132,7 @@ async def _all_pages(client: Client | ClientSession) -> list[mcp_types.Tool]:
         cursor = page.next_cursor
         if not cursor:
             return tools
+    raise DefinitionError(f"the source has more than {most} pages of tools")
 
 
 def _caller_on(server: MCPServer[Any]) -> CallTool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
-from mcp.server.request_state import authenticated_principal
+from mcp.server.request_state import RequestStateBoundary, authenticated_principal
 from mcp.server.session import ServerSession
 from mcp_types import CallToolRequestParams, InputResponses
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -29,6 +30,8 @@ class Request:
     """What the client answered to the asks of the round before (SEP-2322)."""
     state: str | None
     """The state that the client brought back; None in the first round."""
+    sealed: bool = True
+    """Whether state that crosses the wire is protected, as SEP-2322 demands."""
 
     @property
     def named(self) -> tuple[str, str] | None:
@@ -92,7 +95,22 @@ def _of_low_level(context: ServerRequestContext[Any, Any], values: list[Any]) ->
         str(context.request_id),
         params.input_responses or {},
         params.request_state,
+        sealed=_behind_boundary(),
     )
+
+
+def _behind_boundary() -> bool:
+    """Whether the SDK's request-state boundary awaits the handler that runs now.
+
+    Nothing that a handler is given knows of the server's middleware, but the stack does.
+    """
+    boundary = RequestStateBoundary.__call__.__code__
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is boundary:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _of_context(context: Any) -> Request:

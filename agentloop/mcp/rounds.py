@@ -15,7 +15,6 @@ from typing import Any, cast
 import anyio
 import anyio.lowlevel
 from mcp_types import (
-    CreateMessageRequest,
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
@@ -28,12 +27,19 @@ from mcp_types import (
 )
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError, MalformedReplyError, StateError, ToolError
+from agentloop.errors import (
+    BadRequestError,
+    DefinitionError,
+    MalformedReplyError,
+    StateError,
+    ToolError,
+)
 from agentloop.events import Sink
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
+from agentloop.mcp.written import Writer, sending
 from agentloop.meta import Reply
 from agentloop.place import HERE, Place
 from agentloop.run import Run
@@ -59,7 +65,7 @@ class Suspended:
 
     def result(self, state: str) -> InputRequiredResult:
         """What the client is sent; ``state`` is what it brings back."""
-        return InputRequiredResult(input_requests=self.asks, request_state=state)
+        return sending(self.asks, state)
 
 
 class RoundsHost(ServedHost):
@@ -84,6 +90,7 @@ class RoundsHost(ServedHost):
         self.answers = answers
         self.rounds: int = saved.get("round", 0)
         """Rounds that are over."""
+        self.writer = Writer()
         self.asks: dict[str, InputRequest] = {}
         self.root = Place("", None, self)
         self._saved: dict[str, Any] = saved.get("runs", {})
@@ -101,8 +108,11 @@ class RoundsHost(ServedHost):
                 )
 
     def load(self, key: str, definition: Definition) -> Run | None:
-        saved = self._saved.get(key)
-        return None if saved is None else Run.from_json(saved, definition)
+        if (saved := self._saved.get(key)) is None:
+            return None
+        run = Run.from_json(saved, definition)
+        self.writer.remember(zip(run.messages, saved["messages"], strict=True))
+        return run
 
     def keep(self, key: str, run: Run) -> None:
         self._runs[key] = run
@@ -138,6 +148,8 @@ class RoundsHost(ServedHost):
             return ElicitResult.model_validate(kept[0])
         answer = self.answers.get(key)
         if answer is None:
+            if why_not := self.may_not_wait(place):
+                raise ToolError(why_not)
             self.asks[key] = ElicitRequest(params=params)
             place.park()
             await anyio.sleep_forever()
@@ -146,6 +158,9 @@ class RoundsHost(ServedHost):
         # The function may be entered again after this: then the answer is not in the request.
         self.keep_value(key, answer.model_dump(mode="json", by_alias=True, exclude_none=True))
         return answer
+
+    def may_not_wait(self, place: Place) -> str | None:
+        """Why ``place`` must not wait for the next round, if it must not."""
 
     def stalled(self) -> None:
         self._stalled.set()
@@ -179,14 +194,13 @@ class RoundsHost(ServedHost):
             self._stalled = anyio.Event()
 
     def _suspended(self) -> Suspended:
-        runs = {**self._saved, **{key: run.to_json() for key, run in self._runs.items()}}
-        state = {
-            "v": STATE_VERSION,
-            "round": self.rounds + 1,
-            "runs": runs,
-            "values": self._values,
-        }
-        return Suspended(self.asks, pack(state))
+        return Suspended(self.asks, self.state(self.rounds + 1))
+
+    def state(self, rounds: int) -> str:
+        """What there is to know when the function is entered again after so many rounds."""
+        write = self.writer.message
+        runs = {**self._saved, **{key: run.to_json(write) for key, run in self._runs.items()}}
+        return pack({"v": STATE_VERSION, "round": rounds, "runs": runs, "values": self._values})
 
 
 class RoundsProvider:
@@ -204,9 +218,9 @@ class RoundsProvider:
         key = self._host.ask_key(place)
         answer = self._host.answers.get(key)
         if answer is None:
-            self._host.asks[key] = CreateMessageRequest.model_construct(
-                method="sampling/createMessage", params=request
-            )
+            if why_not := self._host.may_not_wait(place):
+                raise BadRequestError(why_not)
+            self._host.asks[key] = self._host.writer.request(request)
             place.park()
             await anyio.sleep_forever()
         if not isinstance(answer, CreateMessageResult | CreateMessageResultWithTools):

@@ -24,6 +24,12 @@ from agentloop.place import Host, Place
 from agentloop.provider import Provider
 from agentloop.store import Store
 
+MAX_WIRE_STATE = 2 * 1024 * 1024
+"""What a state may take on its way over the wire, before it is sealed.
+
+It comes back in a request, of which the SDK takes 4 MiB, together with the client's answers.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Serving:
@@ -38,6 +44,8 @@ class Serving:
     emulate: bool = False
     """Ask clients that have ``sampling`` but not ``sampling.tools`` with tools written into the
     prompt, see :mod:`agentloop.emulation`."""
+    max_state_bytes: int = MAX_WIRE_STATE
+    """What a state may take that crosses the wire."""
 
 
 class ServedHost(Host):

@@ -6,7 +6,9 @@ import hashlib
 import inspect
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -22,17 +24,18 @@ from mcp_types import (
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from agentloop.errors import CapabilityError, NotDone, StateError
+from agentloop.errors import CapabilityError, NotDone, StateError, first_of, where
 from agentloop.events import Sink
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
 from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import Serving
 from agentloop.mcp.state import pack, unpack
+from agentloop.place import Place
+from agentloop.provider import Provider
 from agentloop.results import error_result, to_result
+from agentloop.run import Run
 from agentloop.store import (
-    KEEP_SECONDS,
-    LEASE_SECONDS,
     Busy,
     Entered,
     Round,
@@ -61,64 +64,130 @@ async def over_stored_rounds(
 ) -> Any:
     """Enter ``function`` for one round: what it gives, or an ``InputRequiredResult``.
 
-    A round that was entered before gives what it gave then. Raises :class:`UnknownRoundError` for
-    a call that has expired.
+    A round that was entered before gives what it gave then, and one that is taken over from here
+    what it gives there. Raises :class:`UnknownRoundError` for a call that has expired, and
+    :class:`StoreError` where the store fails; then the same round may be sent again.
     """
-    entered = await _enter(request, store)
-    if isinstance(entered, Settled):
-        return _thaw(entered.outcome)
-    held = entered.round
-    host = _StoredHost(request, store, held, serving, sink)
+    named = _named(request)
+    while True:
+        entered = await _enter(named, store)
+        if isinstance(entered, Settled):
+            return _thaw(entered.outcome)
+        try:
+            host = await _host(request, store, entered.round, serving, sink)
+            return await _own(host, function, store, entered.round)
+        except StaleOwnerError:
+            structlog.get_logger("agentloop").warning(
+                "round_taken_over", round=entered.round.number
+            )
+
+
+async def _host(
+    request: Request, store: Store, held: Round, serving: Serving, sink: Sink | None
+) -> _StoredHost:
+    try:
+        return _StoredHost(request, store, held, serving, sink)
+    except StateError:
+        await _release(store, held)
+        raise
+    except ValueError as error:
+        await _release(store, held)
+        raise StoreError("the store holds answers that cannot be read") from error
+
+
+async def _own(
+    host: _StoredHost, function: Callable[[], Awaitable[Any]], store: Store, held: Round
+) -> Any:
+    """Run a round while its lease is held. Raises :class:`StaleOwnerError` once it is not."""
+    scope = anyio.CancelScope()
+
+    async def hold() -> None:
+        await _hold(store, held)
+        scope.cancel()
 
     async def run() -> Any:
-        return await _run(host, function, store, held)
+        with scope:
+            return await _run(host, function, store, held)
 
-    return await alongside(lambda: _hold(store, held), run)
+    outcome = await alongside(hold, run)
+    if scope.cancelled_caught:
+        raise StaleOwnerError("the round was taken over while it ran")
+    return outcome
 
 
 async def _run(
-    host: RoundsHost, function: Callable[[], Awaitable[Any]], store: Store, held: Round
+    host: _StoredHost, function: Callable[[], Awaitable[Any]], store: Store, held: Round
 ) -> Any:
     """Run the round and settle it; release it where it was interrupted."""
     try:
         outcome = await host.run(function)
-    except (anyio.get_cancelled_exc_class(), StateError, CapabilityError):
-        with anyio.CancelScope(shield=True):
-            await store.release(held)
+        if isinstance(outcome, Suspended):
+            next_state = outcome.state
+            outcome = outcome.result(pack({"v": 1, "call": held.call, "round": held.number + 1}))
+        else:
+            next_state = None
+        frozen = _freeze(outcome)
+    except anyio.get_cancelled_exc_class():
+        await _release(store, held)
         raise
     except Exception as error:
+        if (interrupted := first_of(error, StateError, CapabilityError, StoreError)) is not None:
+            await _release(store, held)
+            raise interrupted from error
         # Settled, too: else a client could try its luck again and again from this state.
         text = f"The call failed with {type(error).__name__}."
-        await store.settle(held, json.dumps({"error": text}), next_state=None)
+        failed = json.dumps({"error": text})
+        await _insist(store, lambda: store.settle(held, failed, next_state=None))
         raise
-    if isinstance(outcome, Suspended):
-        result = outcome.result(pack({"v": 1, "call": held.call, "round": held.number + 1}))
-        await store.settle(held, _freeze(result), next_state=outcome.state)
-        return result
-    await store.settle(held, _freeze(outcome), next_state=None)
+    await _insist(store, lambda: store.settle(held, frozen, next_state=next_state))
     return outcome
 
 
-async def _hold(store: Store, held: Round) -> None:
-    """Renew the lease of a round for as long as it is entered."""
+async def _release(store: Store, held: Round) -> None:
+    """Let the round be entered again at once, and not only when its lease has run out."""
+    with anyio.CancelScope(shield=True), suppress(StoreError):
+        await store.release(held)
+
+
+async def _insist(store: Store, write: Callable[[], Awaitable[None]]) -> None:
+    """Write what has happened already, also to a store that fails for a while.
+
+    Raises :class:`StaleOwnerError`, and :class:`StoreError` once a lease's time is over.
+    """
+    until = time.monotonic() + store.lease
+    wait, longest = _POLL_SECONDS
     while True:
-        await anyio.sleep(LEASE_SECONDS / 3)
         try:
-            await store.renew(held, lease=LEASE_SECONDS)
+            return await write()
         except StaleOwnerError:
-            return  # settling will be refused, and say so
+            raise
+        except StoreError:
+            if time.monotonic() + wait > until:
+                raise
+        await anyio.sleep(wait)
+        wait = min(wait * 2, longest)
+
+
+async def _hold(store: Store, held: Round) -> None:
+    """Renew the lease of a round; return when it is lost."""
+    while True:
+        await anyio.sleep(store.lease / 3)
+        try:
+            await store.renew(held, lease=store.lease)
+        except StaleOwnerError:
+            return
         except StoreError as error:
-            structlog.get_logger("agentloop").warning("lease_not_renewed", exc_info=error)
+            structlog.get_logger("agentloop").warning("lease_not_renewed", error=str(error))
 
 
-async def _enter(request: Request, store: Store) -> Entered | Settled:
-    call, number, answers = _named(request)
+async def _enter(named: tuple[str, int, str], store: Store) -> Entered | Settled:
+    call, number, answers = named
     wait, longest = _POLL_SECONDS
     while True:
         if number == 0:
-            found = await store.begin(call, lease=LEASE_SECONDS, keep=KEEP_SECONDS)
+            found = await store.begin(call, lease=store.lease, keep=store.keep)
         else:
-            found = await store.enter(call, number, answers, lease=LEASE_SECONDS)
+            found = await store.enter(call, number, answers, lease=store.lease)
         if not isinstance(found, Busy):
             return found
         await anyio.sleep(wait)
@@ -155,24 +224,67 @@ class _StoredHost(RoundsHost):
         sink: Sink | None,
     ) -> None:
         answers = _ANSWERS.validate_json(held.answers) if held.answers else {}
-        super().__init__(request, state=held.state, answers=answers, serving=serving, sink=sink)
+        super().__init__(
+            request, state=held.state or None, answers=answers, serving=serving, sink=sink
+        )
         self._store, self._round = store, held
+        self._unsaved = False
+        self._begun: set[str] = set()
+        """The places of calls that must not run twice, and have begun."""
 
     def check(self, tools: Iterable[Tool]) -> None:
         """Every promise can be kept here."""
 
+    def keep(self, key: str, run: Run) -> None:
+        super().keep(key, run)
+        self._unsaved = True
+
+    def keep_value(self, key: str, value: Any) -> None:
+        super().keep_value(key, value)
+        self._unsaved = True
+
+    async def before_ask(self, provider: Provider) -> None:
+        if provider is not self.client:  # which answers in the next round, so nothing is lost
+            await self._save()
+
     async def guard(
         self, effect: Effect, perform: Callable[[], Awaitable[ToolResultContent]]
     ) -> ToolResultContent:
+        # Whoever enters the round after an interruption must come to this very call again.
+        await self._save()
         claim = await self._store.claim(self._round, effect.key)
         if claim.result is not None:
-            return ToolResultContent.model_validate_json(claim.result)
+            return _recorded(claim.result)
         result = None if claim.new else await _reconciled(effect)
         if result is None:
+            self._begun.add(effect.key.partition(":")[2])
             result = await perform()
         written = result.model_dump_json(by_alias=True, exclude_none=True)
-        await self._store.record(self._round, effect.key, written)
+        await _insist(self._store, lambda: self._store.record(self._round, effect.key, written))
         return result
+
+    def may_not_wait(self, place: Place) -> str | None:
+        above: Place | None = place
+        while above is not None:
+            if above.key in self._begun:
+                return (
+                    "A tool that must not run twice cannot wait for the client while it runs: "
+                    "it would have to be run again. Ask before it begins, with approve=."
+                )
+            above = above.parent
+        return None
+
+    async def _save(self) -> None:
+        if self._unsaved:
+            self._unsaved = False
+            await self._store.save(self._round, self.state(self.rounds))
+
+
+def _recorded(result: str) -> ToolResultContent:
+    try:
+        return ToolResultContent.model_validate_json(result)
+    except ValueError as error:
+        raise StoreError("the store holds a result that cannot be read") from error
 
 
 async def _reconciled(effect: Effect) -> ToolResultContent | None:
@@ -188,7 +300,7 @@ async def _reconciled(effect: Effect) -> ToolResultContent | None:
         return None
     except Exception as error:  # noqa: BLE001  then the outcome stays unknown
         structlog.get_logger("agentloop").warning(
-            "reconcile_failed", tool=tool.name, exc_info=error
+            "reconcile_failed", tool=tool.name, error_type=type(error).__name__, at=where(error)
         )
         return error_result(effect.id, UNKNOWN)
 
@@ -207,11 +319,14 @@ def _freeze(outcome: Any) -> str:
 
 
 def _thaw(frozen: str) -> Any:
-    data = json.loads(frozen)
-    if "asks" in data:
-        return InputRequiredResult.model_validate(data["asks"])
-    if "result" in data:
-        return CallToolResult.model_validate(data["result"])
-    if "error" in data:
-        raise HostToolError(data["error"])
-    return data["value"]
+    try:
+        data = json.loads(frozen)
+        if "asks" in data:
+            return InputRequiredResult.model_validate(data["asks"])
+        if "result" in data:
+            return CallToolResult.model_validate(data["result"])
+        if "error" not in data:
+            return data["value"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise StoreError("the store holds an outcome that cannot be read") from error
+    raise HostToolError(data["error"])

@@ -98,15 +98,18 @@ def _facts(story: Story) -> Html:
 
 
 def _outcome(story: Story, content: Content) -> list[Html]:
-    """The error, if there is one, and the answer."""
+    """What went wrong, if anything did; and what was asked and answered."""
     parts: list[Html] = []
     if story.error:
         parts.append(tag("div", tag("pre", content.text(story.error)), class_="outcome error"))
+    asked = [block for role, block in story.before if role == "user"][-1:]
     answer = story.text if story.answer is None else as_json(story.answer)
-    if answer:
+    if asked or answer:
         kind = None if story.answer is None else "code"
-        said = tag("pre", content.text(answer), class_=kind)
-        parts.append(tag("div", tag("h2", "Answer"), said, class_="outcome"))
+        answered = [tag("h2", "Answer"), tag("pre", content.text(answer), class_=kind)]
+        prompt = [tag("h2", "Prompt"), tag("div", content.blocks(asked), class_="asked")]
+        both = [prompt if asked else None, answered if answer else None]
+        parts.append(tag("div", both, class_="outcome"))
     return parts
 
 

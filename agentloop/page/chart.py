@@ -86,7 +86,7 @@ def _level(level: Level, depth: int, names: Names, began: float, length: float) 
         failed = " failed" if bar.item.failed else ""
         said = f"step {bar.step}: {name}{failed} {on_one_line(bar.item.input, 120)}"
         target = names.call(bar.story, bar.step, bar.item)
-        hue = f"call h{names.tools[name]}{failed}"
+        hue = f"h{names.tools[name]}{failed}"
         return _bar(bar, began, length, target, said, name, hue)
 
     rows += _lanes(level.asks, ask)

@@ -41,6 +41,9 @@
       ticks.push(tick);
     }
     axis.replaceChildren(...ticks);
+    const width = plot.clientWidth / 100;
+    for (const bar of all(".bar", plot))
+      bar.classList.toggle("thin", parseFloat(bar.style.width) * width < bar.textContent.length * 6.3 + 11);
   };
   const zoom = (chart, by, x) => {
     const plot = chart.firstElementChild, before = +(plot.dataset.zoom ?? 1);
@@ -151,8 +154,11 @@
         }
     mark(hits.slice(0, 200), wanted);
   };
-  let waiting;
-  search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(look, 80); });
+  let waiting = 0;
+  search.addEventListener("input", () => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(look);
+  });
   addEventListener("keydown", (event) => {
     if (event.key === "/" && document.activeElement !== search) { event.preventDefault(); search.focus(); }
     if (event.key === "Escape" && document.activeElement === search) { search.value = ""; look(); }

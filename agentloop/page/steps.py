@@ -39,7 +39,7 @@ class Steps:
 
     def _step(self, story: Story, step: Step) -> Html:
         began, ended = window(story, step)
-        facts = [f"+{duration(max(began - story.began, 0))}", duration(ended - began)]
+        facts = [f"at {duration(max(began - story.began, 0))}", f"took {duration(ended - began)}"]
         if spent := tokens(step.ask.usage):
             sent, came = (step.ask.usage.get(f"{kind}_tokens", 0) for kind in ("input", "output"))
             about = "about " if step.ask.estimated else ""
@@ -54,8 +54,8 @@ class Steps:
                 tag("a", f"Step {step.number}", href=f"#{self._names.step(story, step.number)}"),
                 [tag("span", fact) for fact in facts],
             ),
-            self._asked(story, step, began, ended),
             [self._said(step)] if step.said else None,
+            self._asked(story, step, began, ended),
             [
                 self._call(story, step, call, began, ended)
                 for call in step.calls

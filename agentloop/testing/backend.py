@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -212,35 +212,62 @@ class Backend(ABC):
         await send({"type": "http.response.body", "body": content})
 
 
-@contextmanager
-def served(backend: Backend) -> Iterator[str]:
-    """Serve ``backend`` over real HTTP, on a free port of this machine; its ``url`` says where."""
-    import uvicorn
+class Server:
+    """Serves one backend after another over real HTTP, on a free port of this machine."""
 
-    config = uvicorn.Config(
-        backend.app,
-        host="127.0.0.1",
-        port=0,
-        interface="asgi3",
-        lifespan="off",
-        log_level="critical",
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="backend", daemon=True)
-    thread.start()
-    try:
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+        self._stack = ExitStack()
+        self.url = ""
+
+    def show(self, backend: Backend) -> None:
+        """Serve ``backend`` from now on; its ``url`` says where."""
+        self._backend = backend
+        backend.url = self.url
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self._backend is not None
+        await self._backend.app(scope, receive, send)
+
+    def __enter__(self) -> Server:
+        import uvicorn
+
+        config = uvicorn.Config(
+            self._app,
+            host="127.0.0.1",
+            port=0,
+            interface="asgi3",
+            lifespan="off",
+            log_level="critical",
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, name="backend", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = server.force_exit = True
+            thread.join(10)
+
+        self._stack.callback(stop)
         give_up = time.monotonic() + 10
         while not server.started:
             if time.monotonic() > give_up or not thread.is_alive():
                 raise RuntimeError("the backend did not start")
             time.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
-        backend.url = f"http://127.0.0.1:{port}"
-        yield backend.url
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        thread.join(10)
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+@contextmanager
+def served(backend: Backend) -> Iterator[str]:
+    """Serve ``backend`` over real HTTP while the context lasts; gives its address."""
+    with Server() as server:
+        server.show(backend)
+        yield server.url
 
 
 def described(tool: str) -> str:

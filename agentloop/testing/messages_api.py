@@ -204,8 +204,9 @@ class MessagesBackend(Backend):
         for index, block in enumerate(response["content"]):
             begun, deltas = _deltas(block)
             events.append({"type": "content_block_start", "index": index, "content_block": begun})
-            for delta in deltas:
-                events.append({"type": "content_block_delta", "index": index, "delta": delta})
+            events += [
+                {"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas
+            ]
             events.append({"type": "content_block_stop", "index": index})
         usage = response.get("usage") or {"output_tokens": 0}
         ended = {"stop_reason": response["stop_reason"], "stop_sequence": None}

@@ -12,9 +12,9 @@
 The backend plays the model: here any server that speaks Chat Completions, else a
 :class:`~agentloop.testing.backend.Backend` of your own API. With ``over_http = True`` it is a real
 server on this machine, and ``backend.http_client()`` gives None. Providers that are not reached
-over HTTP derive from :class:`ProviderContract` alone. The tests need the ``anyio`` plugin of pytest, which anyio
-brings; ``pytest.register_assert_rewrite("agentloop.testing.provider_contract")`` in a conftest
-makes failures tell more.
+over HTTP derive from :class:`ProviderContract` alone. The tests need the plugin of pytest that
+anyio brings; ``pytest.register_assert_rewrite("agentloop.testing.provider_contract")`` in a
+conftest makes failures tell more.
 """
 
 from __future__ import annotations
@@ -30,18 +30,14 @@ from mcp_types import (
     AudioContent,
     BlobResourceContents,
     ContentBlock,
-    CreateMessageRequestParams,
     CreateMessageResultWithTools,
     EmbeddedResource,
     ImageContent,
     ResourceLink,
     SamplingMessage,
-    SamplingMessageContentBlock,
     TextContent,
     TextResourceContents,
-    Tool,
     ToolChoice,
-    ToolResultContent,
 )
 
 from agentloop.agent import Agent
@@ -49,13 +45,10 @@ from agentloop.errors import BadRequestError
 from agentloop.meta import INVALID_KEY, PROVIDER_KEY, Reply, usage_of
 from agentloop.provider import Provider
 from agentloop.run import Stop
-from agentloop.testing.backend import Call, Line, Says, described, served
+from agentloop.testing.asks import PNG, WAV, ask, blocks_of, kept, offer, results, user, uses_of
+from agentloop.testing.backend import Call, Line, Says, Server, described
 from agentloop.tools import tool
-from agentloop.transcript import Transcript
 from agentloop.usage import Usage
-
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABXvMqOgAAAABJRU5ErkJggg=="
-WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
 
 
 class Scripted(Protocol):
@@ -64,54 +57,6 @@ class Scripted(Protocol):
     features: ClassVar[frozenset[str]]
 
     def says(self, *lines: Line) -> None: ...
-
-
-def user(*content: str | SamplingMessageContentBlock) -> SamplingMessage:
-    """A message of the user."""
-    blocks = [TextContent(text=item) if isinstance(item, str) else item for item in content]
-    return SamplingMessage(role="user", content=blocks)
-
-
-def offer(*names: str) -> list[Tool]:
-    """Tools of these names, described as backends know them."""
-    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
-    return [Tool(name=name, description=described(name), input_schema=schema) for name in names]
-
-
-def ask(*messages: SamplingMessage, **more: Any) -> CreateMessageRequestParams:
-    """A request with these messages."""
-    return CreateMessageRequestParams(messages=list(messages), **{"max_tokens": 1000, **more})
-
-
-def blocks_of(reply: Reply) -> list[SamplingMessageContentBlock]:
-    """The content of a reply."""
-    return reply.content if isinstance(reply.content, list) else [reply.content]
-
-
-def kept(reply: Reply) -> SamplingMessage:
-    """The message that a run makes of a reply, after its way over a wire and back."""
-    state = (reply.meta or {}).get(PROVIDER_KEY)
-    meta = None if state is None else {PROVIDER_KEY: state}
-    message = SamplingMessage(role="assistant", content=blocks_of(reply), _meta=meta)
-    return Transcript.from_json(Transcript([message]).to_json())[0]
-
-
-def results(
-    reply: Reply, *content: ContentBlock, error: bool = False, structured: Any = None
-) -> SamplingMessage:
-    """The message that answers every tool use of a reply with ``content``."""
-    return user(
-        *[
-            ToolResultContent(
-                tool_use_id=block.id,
-                content=list(content),
-                structured_content=structured,
-                is_error=error or None,
-            )
-            for block in blocks_of(reply)
-            if block.type == "tool_use"
-        ]
-    )
 
 
 class ProviderContract:
@@ -126,11 +71,17 @@ class ProviderContract:
         """The provider that is tested, with ``backend`` as its model."""
         raise NotImplementedError
 
+    @pytest.fixture(scope="class")
+    def server(self) -> Iterator[Server | None]:
+        with Server() if self.over_http else nullcontext() as server:
+            yield server
+
     @pytest.fixture
-    def backend(self) -> Iterator[Any]:
+    def backend(self, server: Server | None) -> Any:
         backend = self.backend_class()
-        with served(backend) if self.over_http else nullcontext():
-            yield backend
+        if server is not None:
+            server.show(backend)
+        return backend
 
     @pytest.fixture
     async def subject(self, backend: Any) -> AsyncIterator[Provider]:
@@ -156,9 +107,8 @@ class ProviderContract:
     async def test_calls_come_in_their_order(self, backend: Scripted, subject: Provider) -> None:
         backend.says(Says(text="Let me see.", calls=(Call("b", {"x": 1}), Call("a", {"x": 2.5}))))
         reply = await subject.sample(ask(user("go"), tools=offer("a", "b")))
-        text, first, second = blocks_of(reply)
-        assert text == TextContent(text="Let me see.")
-        assert first.type == second.type == "tool_use"
+        assert blocks_of(reply)[0] == TextContent(text="Let me see.")
+        first, second = uses_of(reply)
         assert (first.name, first.input) == ("b", {"x": 1})
         assert (second.name, second.input) == ("a", {"x": 2.5})
         assert first.id
@@ -213,10 +163,8 @@ class ProviderContract:
         wrong = ('{"x": ', "[1]", "null", '{"x": NaN}', '"x"')
         backend.says(Says(calls=tuple(Call("a", text) for text in wrong)), Says(text="I see."))
         first = await subject.sample(ask(user("go"), tools=offer("a")))
-        uses = blocks_of(first)
-        assert len(uses) == len(wrong)
-        for use in uses:
-            assert use.type == "tool_use"
+        assert len(uses_of(first)) == len(wrong)
+        for use in uses_of(first):
             assert use.input == {}
             assert use.meta
             assert "arguments" in use.meta[INVALID_KEY]
@@ -260,7 +208,7 @@ class ProviderContract:
         backend.says(Says(calls=tuple(Call(name) for name in names)), Says(text="done"))
         tools = offer(*names)
         first = await subject.sample(ask(user("go"), tools=tools))
-        assert [b.name for b in blocks_of(first) if b.type == "tool_use"] == names
+        assert [use.name for use in uses_of(first)] == names
         second = ask(user("go"), kept(first), results(first, TextContent(text="1")), tools=tools)
         assert blocks_of(await subject.sample(second)) == [TextContent(text="done")]
 

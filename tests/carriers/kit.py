@@ -21,7 +21,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from agentloop import Agent, RunResult, ToolError
+from agentloop import Agent, RunResult, ToolError, tool
 from agentloop.events import (
     AskEnded,
     AskStarted,
@@ -180,6 +180,15 @@ class Kit:
         self.record.effect(f"same {label}")
         return f"same {label}"
 
+    async def linger(self) -> str:
+        """Never return."""
+        self.record.effect("linger begins")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.record.effect("linger ends")
+        return "never"
+
     async def garbled(self) -> str:
         """Give text that no wire takes."""
         return "a\ud800b\0c"
@@ -203,3 +212,13 @@ class Kit:
             ],
             structured_content={"found": 2, "kind": {"deep": [1, None, True]}},
         )
+
+
+def having(*names: str, **options: Any) -> Any:
+    """Makes an agent with these tools of the kit."""
+    return lambda kit: Agent("worker", tools=[getattr(kit, name) for name in names], **options)
+
+
+def with_tool(name: str, **options: Any) -> Any:
+    """Makes an agent with one tool of the kit, called in a special way, and ``add``."""
+    return lambda kit: Agent("worker", tools=[tool(**options)(getattr(kit, name)), kit.add])

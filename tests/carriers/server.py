@@ -1,7 +1,7 @@
 """The stage as a process: ``python -m tests.carriers.server``, and one of
 
 - ``stdio BACKEND [FOLDER]``
-- ``http``: on a free port of the loopback, told on the first line
+- ``http [FOLDER]``: on a free port of the loopback, told on the first line
 - ``fresh FOLDER``: for each line that comes in, a new process that serves HTTP; its port and its
   id are the line that goes out. It is forked from this one, which has loaded everything and run
   nothing.
@@ -27,10 +27,10 @@ def over_stdio(backend: str, folder: str | None = None) -> None:
     anyio.run(server.run_stdio_async, backend=backend)
 
 
-def over_http() -> None:
+def over_http(folder: str | None = None) -> None:
     listener = _listener()
     _say(_port(listener))
-    _serve(listener)
+    _serve(listener, Path(folder) if folder else None)
 
 
 def fresh(folder: str) -> None:

@@ -11,11 +11,17 @@ from mcp.server.request_state import RequestStateSecurity
 from agentloop.mcp import resumable
 from agentloop.place import HERE, Host, Place
 from agentloop.provider import Provider
-from tests.carriers.functions import TOGETHER
-from tests.carriers.kit import Kit, Record, Scenario
-from tests.carriers.scenarios import ALONE, REPLIES, RESULTS
+from agentloop_providers.scripted import use
+from tests.carriers.kit import Kit, Record, Scenario, alone, having
+from tests.carriers.replies import REPLIES, RESULTS
+from tests.carriers.scenarios import ALONE
+from tests.carriers.together import TOGETHER
 
 TABLE = {row.name: row for row in (*ALONE, *REPLIES, *RESULTS, *TOGETHER)}
+LINGERING = alone("lingering", having("linger"), [use("linger"), use("linger")], gives=None)
+"""No row of the table: it ends only when it is cancelled."""
+
+ROWS = {**TABLE, LINGERING.name: LINGERING}
 KEY = b"k" * 32
 
 
@@ -46,7 +52,7 @@ def stage(folder: Path | None = None) -> MCPServer:
 
         @resumable(on_event=record)
         async def function(ctx: Context) -> dict[str, Any]:
-            value = await TABLE[name].play(Kit(record))
+            value = await ROWS[name].play(Kit(record))
             return {"value": value, **record.to_json()}
 
         return await function(ctx)

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from agentloop_providers import (
-    AnthropicProvider,
-    OpenAIChatProvider,
-    OpenAIProvider,
-    ScriptedProvider,
-)
-from agentloop_providers.scripted import Line as ScriptLine
-from agentloop_providers.scripted import reply, use
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
@@ -22,6 +14,14 @@ from agentloop.testing.http_contract import HTTPProviderContract
 from agentloop.testing.messages_api import MessagesBackend
 from agentloop.testing.provider_contract import ProviderContract
 from agentloop.testing.responses_api import ResponsesBackend
+from agentloop_providers import (
+    AnthropicProvider,
+    OpenAIChatProvider,
+    OpenAIProvider,
+    ScriptedProvider,
+)
+from agentloop_providers.scripted import Line as ScriptLine
+from agentloop_providers.scripted import reply, use
 
 
 class TestAnthropicOverMockHTTP(HTTPProviderContract):

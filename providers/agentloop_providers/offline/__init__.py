@@ -1,9 +1,11 @@
 """A deterministic stand-in for a model: no key, no network, and no language model either.
 
-words ─ question ─ conversation        what is asked, and what was done for it so far
-evidence ─ ranking ─ values            what the results say, and what of it matters
-schemas ─ filling ─ following ─ planning   which tools to call, and with what
-answering · typed                      the answer, in words or in the shape of a schema
+words · question · conversation               what is asked, and what was done for it so far
+evidence · shapes · ranking · values          what the results say, and what of it matters
+schemas · filling · following · planning      which tools to call, and with what
+answering                                     the answer in words
+facts · patterns · complaints · typed         the answer in the shape of a schema
+provider                                      all of it: a request in, a reply out
 """
 
 from __future__ import annotations

@@ -56,7 +56,6 @@ class Conversation:
     def __init__(self, request: CreateMessageRequestParams) -> None:
         self.system = request.system_prompt or ""
         self.choice = (request.tool_choice and request.tool_choice.mode) or "auto"
-        self.max_tokens = request.max_tokens
         tools = request.tools or []
         self.tools: list[Tool] = [tool for tool in tools if tool.name != ANSWER_TOOL]
         self.answer_tool: Tool | None = next((t for t in tools if t.name == ANSWER_TOOL), None)

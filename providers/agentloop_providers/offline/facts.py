@@ -16,6 +16,7 @@ from agentloop_providers.offline.values import amounts, find_value
 from agentloop_providers.offline.words import STOP, WEAK, split, stems
 
 MANY = 8
+LONGEST = 1000
 
 _ROLES = {
     "path": "path file filename filepath module document page",
@@ -67,8 +68,8 @@ class Facts:
             "email": self._found(EMAIL),
         }.get(role or "", [])
         told = self._told("" if role else f"{name} {note}"[:120])
-        rest = dict.fromkeys(text for text in [*made, *told] if text.strip() and text not in own)
-        return [*own, *rest]
+        rest = (text[:LONGEST] for text in [*made, *told] if text.strip() and text not in own)
+        return [*own, *dict.fromkeys(rest)]
 
     def numbers(self, name: str, note: str) -> list[float]:
         """Numbers for a field, the best first."""

@@ -37,7 +37,7 @@ _READING = """
 get list read show fetch find search lookup describe status info count query check view current
 available all now today
 """
-_ACTS = frozenset(map(stem, _ACTING.split()))
+_ACTS = frozenset(_ACTING.split())
 _READS = frozenset(map(stem, _READING.split()))
 
 
@@ -95,10 +95,9 @@ def acts(tool: Tool) -> bool:
         return False
     if notes and (notes.destructive_hint or notes.read_only_hint is False):
         return True
-    words = stems(tool.name)
-    return any(word in _ACTS for word in words[:1]) or (
-        not _READS & set(words) and any(word in _ACTS for word in words)
-    )
+    words = split(tool.name)  # as they are: a "writer" is somebody to ask, "write" changes things
+    reads = _READS & set(stems(tool.name))
+    return any(word in _ACTS for word in (words[:1] if reads else words))
 
 
 def _texts(tool: Tool) -> dict[str, float]:
@@ -164,9 +163,10 @@ def _given(needed: list[Slot], question: Question) -> float:
 
 
 def _is_ordered(tool: Tool, talk: Conversation) -> bool:
-    """Whether the question orders what a tool does: its verb must be said."""
-    verbs = [word for word in stems(tool.name) if word in _ACTS] or stems(tool.name)[:1]
-    asked = talk.meant
+    """Whether the question itself orders what a tool does: its verb must be said."""
+    words = split(tool.name)
+    verbs = [stem(word) for word in words if word in _ACTS] or stems(tool.name)[:1]
+    asked = talk.question.verbs
     return any(verb in asked or KIN.get(verb, frozenset()) & asked for verb in verbs)
 
 

@@ -211,10 +211,6 @@ class Question:
         return _each(DATE, self.text)
 
     @cached_property
-    def times(self) -> list[str]:
-        return _each(TIME, self.text)
-
-    @cached_property
     def ids(self) -> list[str]:
         plain = _without(self.text, URL, EMAIL, PATH, DATE)
         return [*_each(UUID, plain), *_each(ID, _without(plain, UUID))]

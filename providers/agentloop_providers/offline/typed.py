@@ -13,6 +13,7 @@ from agentloop_providers.offline.conversation import Conversation
 from agentloop_providers.offline.evidence import Evidence
 from agentloop_providers.offline.facts import Facts, is_place, role_of
 from agentloop_providers.offline.patterns import fits, made_from
+from agentloop_providers.offline.question import EMAIL, URL
 from agentloop_providers.offline.ranking import Ranking
 from agentloop_providers.offline.schemas import (
     Schema,
@@ -38,8 +39,8 @@ _FORMATS = {
     ),
     "time": (r"\d\d:\d\d(:\d\d)?", "00:00:00Z"),
     "duration": (r"P\S+", "PT0S"),
-    "email": (r"[\w.+-]+@[\w-]+(\.[\w-]+)+", "nobody@example.com"),
-    "uri": (r"[a-z][a-z0-9+.-]*://\S+", "https://example.com/"),
+    "email": (EMAIL.pattern, "nobody@example.com"),
+    "uri": (URL.pattern, "https://example.com/"),
     "uuid": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "00000000-0000-4000-8000-000000000000"),
     "ipv4": (r"\d{1,3}(\.\d{1,3}){3}", "0.0.0.0"),
     "ipv6": (r"[0-9a-f:]+:[0-9a-f:]+", "::"),

@@ -1,0 +1,79 @@
+"""What goes out to the client, with each message of a history written only once.
+
+A loop sends its whole history with every ask, and over rounds keeps it in the state besides. Left
+to the SDK, each message would be turned into JSON again each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mcp_types import (
+    CreateMessageRequest,
+    CreateMessageRequestParams,
+    InputRequest,
+    InputRequiredResult,
+    SamplingMessage,
+)
+from pydantic import PrivateAttr
+
+from agentloop.transcript import WIRE, written
+
+
+class Writer:
+    """Writes messages, and remembers those that it wrote or was told of."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[SamplingMessage, dict[str, Any]]] = {}
+
+    def message(self, message: SamplingMessage) -> dict[str, Any]:
+        """``message`` in the protocol's own JSON, which nobody may change."""
+        known = self._known.get(id(message))
+        if known is None:
+            # The message is kept along, so that no other one gets its id.
+            known = self._known[id(message)] = (message, written(message))
+        return known[1]
+
+    def remember(self, messages: Iterable[tuple[SamplingMessage, dict[str, Any]]]) -> None:
+        """Take each of ``messages`` as written already."""
+        self._known.update((id(message), (message, data)) for message, data in messages)
+
+    def request(self, params: CreateMessageRequestParams) -> CreateMessageRequest:
+        """The request for ``params``; it is written when it leaves."""
+        request = _Request.model_construct(method="sampling/createMessage", params=params)
+        request._writer = self  # pyright: ignore[reportPrivateUsage]
+        return request
+
+
+class _Request(CreateMessageRequest):
+    """A sampling request whose messages are written by a :class:`Writer`."""
+
+    _writer: Writer = PrivateAttr()
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        if options != WIRE:
+            return super().model_dump(**options)
+        params = self.params.model_dump(**WIRE, exclude={"messages"})
+        params["messages"] = [self._writer.message(message) for message in self.params.messages]
+        return {"method": self.method, "params": params}
+
+
+class _Asks(InputRequiredResult):
+    """An ``InputRequiredResult`` whose requests write themselves."""
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        if options != WIRE or not self.input_requests:
+            return super().model_dump(**options)
+        data = super().model_dump(**WIRE, exclude={"input_requests"})
+        data["inputRequests"] = {
+            key: request.model_dump(**WIRE) for key, request in self.input_requests.items()
+        }
+        return data
+
+
+def sending(requests: Mapping[str, InputRequest], state: str) -> InputRequiredResult:
+    """The result that sends ``requests``; ``state`` is what the client brings back."""
+    return _Asks.model_construct(
+        result_type="input_required", input_requests=dict(requests), request_state=state
+    )
