@@ -296,8 +296,7 @@ async def test_steps_in_which_everything_fails_end_a_run() -> None:
 
 
 async def test_answers_that_do_not_fit_are_counted_by_themselves_and_not_as_errors() -> None:
-    wrong = [use(ANSWER_TOOL, n="x")]
-    script = [[*wrong], [*wrong], [*wrong], [use(ANSWER_TOOL, n=1)]]
+    script = [[use(ANSWER_TOOL, n=wrong)] for wrong in "abc"] + [[use(ANSWER_TOOL, n=1)]]
     result, _ = await run(*script, output=Answer, errors=2, output_retries=3)
     assert (result.stop, result.output) == (Stop.DONE, Answer(n=1))
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -457,6 +462,46 @@ async def test_a_trace_in_the_state_that_makes_no_sense_is_no_trace(kept: Kept) 
         sink(RunEnded(stop(run, Stop.CANCELLED), "0"))
     assert len(kept.named("invoke_agent a")) == 3
     assert provider.remaining == 1
+
+
+def test_the_example_sends_its_trace_to_whatever_takes_otlp() -> None:
+    """A viewer is told everything over the wire: here, a server that only reads what it is sent."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    names: Counter[str] = Counter()
+    traces: set[bytes] = set()
+
+    class Viewer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent = ExportTraceServiceRequest()
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            packed = self.headers.get("Content-Encoding") == "gzip"
+            sent.ParseFromString(gzip.decompress(body) if packed else body)
+            for resource in sent.resource_spans:
+                for span in (span for scope in resource.scope_spans for span in scope.spans):
+                    names[span.name] += 1
+                    traces.add(span.trace_id)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Quietly."""
+
+    example = Path(__file__).parents[1] / "examples" / "traced.py"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Viewer) as viewer:
+        threading.Thread(target=viewer.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{viewer.server_port}/v1/traces"
+        done = subprocess.run(
+            [sys.executable, str(example), endpoint], capture_output=True, text=True, timeout=60
+        )
+        viewer.shutdown()
+    assert done.stdout.startswith("Of the three, Bristol"), done.stderr
+    assert len(traces) == 1
+    assert names["execute_tool tidal_range"] == 3
+    assert names["chat scripted"] == 3
+    assert names["invoke_agent surveyor"] == 3
+    assert names["tools/call report"] == 4
 
 
 # --- metrics -----------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from agentloop.errors import (
     ToolError,
 )
 from agentloop.events import Sink
-from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
@@ -97,6 +96,7 @@ class RoundsHost(ServedHost):
         self._runs: dict[str, Run] = {}
         self._values: dict[str, Any] = saved.get("values", {})
         self._stalled = anyio.Event()
+        self._scope = anyio.CancelScope()
 
     def check(self, tools: Iterable[Tool]) -> None:
         for tool in tools:
@@ -151,8 +151,7 @@ class RoundsHost(ServedHost):
             if why_not := self.may_not_wait(place):
                 raise ToolError(why_not)
             self.asks[key] = ElicitRequest(params=params)
-            place.park()
-            await anyio.sleep_forever()
+            await self.wait(place)
         if not isinstance(answer, ElicitResult):
             raise ToolError("The client gave no answer of its user's.")
         # The function may be entered again after this: then the answer is not in the request.
@@ -170,28 +169,28 @@ class RoundsHost(ServedHost):
 
         Raises what ``function`` raises.
         """
-        scope = anyio.CancelScope()
+        outcome: Any = None
+        token = HERE.set(self.root)
+        try:
+            with self._scope:
+                outcome = await function()
+        finally:
+            HERE.reset(token)
+        return self._suspended() if self._scope.cancel_called else outcome
 
-        async def enter() -> Any:
-            token = HERE.set(self.root)
-            try:
-                with scope:
-                    return await function()
-            finally:
-                HERE.reset(token)
-
-        outcome = await alongside(lambda: self._leave_when_stalled(scope), enter)
-        return self._suspended() if scope.cancel_called else outcome
-
-    async def _leave_when_stalled(self, scope: anyio.CancelScope) -> None:
-        while True:
-            await self._stalled.wait()
+    async def wait(self, place: Place) -> None:
+        """Park ``place``, and leave the function once it can go no further. Does not return."""
+        place.park()
+        while not self._scope.cancel_called:
+            stalled = self._stalled
+            await stalled.wait()
             for _ in range(_SETTLE):
                 await anyio.lowlevel.checkpoint()
             if self.root.blocked:
-                scope.cancel()
-                return
-            self._stalled = anyio.Event()
+                self._scope.cancel()
+            elif stalled is self._stalled:
+                self._stalled = anyio.Event()
+        await anyio.sleep_forever()
 
     def _suspended(self) -> Suspended:
         return Suspended(self.asks, self.state(self.rounds + 1))
@@ -221,8 +220,7 @@ class RoundsProvider:
             if why_not := self._host.may_not_wait(place):
                 raise BadRequestError(why_not)
             self._host.asks[key] = self._host.writer.request(request)
-            place.park()
-            await anyio.sleep_forever()
+            await self._host.wait(place)
         if not isinstance(answer, CreateMessageResult | CreateMessageResultWithTools):
             kind = type(cast("object", answer)).__name__
             raise MalformedReplyError(f"the client answered an ask with a {kind}")

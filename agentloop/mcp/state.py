@@ -12,6 +12,8 @@ import json
 import zlib
 from typing import Any
 
+from pydantic_core import to_json
+
 from agentloop.errors import StateError
 
 _PREFIX = "a1"
@@ -32,7 +34,7 @@ _COMMON = (
 
 def pack(state: dict[str, Any]) -> str:
     """``state`` as ASCII text."""
-    written = json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode()
+    written = to_json(state)
     deflate = zlib.compressobj(6, wbits=-15, zdict=_COMMON)
     return _PREFIX + base64.b85encode(deflate.compress(written) + deflate.flush()).decode()
 

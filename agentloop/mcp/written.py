@@ -55,7 +55,8 @@ class _Request(CreateMessageRequest):
         if options != WIRE:
             return super().model_dump(**options)
         params = self.params.model_dump(**WIRE, exclude={"messages"})
-        params["messages"] = [self._writer.message(message) for message in self.params.messages]
+        write = self._writer.message
+        params["messages"] = [write(message) for message in self.params.messages]
         return {"method": self.method, "params": params}
 
 

@@ -40,7 +40,8 @@ def offer(*names: str) -> list[Tool]:
 
 def ask(*messages: SamplingMessage, **more: Any) -> CreateMessageRequestParams:
     """A request with these messages."""
-    return CreateMessageRequestParams(messages=list(messages), **{"max_tokens": 1000, **more})
+    fields: dict[str, Any] = {"max_tokens": 1000, **more}
+    return CreateMessageRequestParams(messages=list(messages), **fields)
 
 
 def blocks_of(reply: Reply) -> list[SamplingMessageContentBlock]:

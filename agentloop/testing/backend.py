@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
@@ -263,7 +263,7 @@ class Server:
 
 
 @contextmanager
-def served(backend: Backend) -> Iterator[str]:
+def served(backend: Backend) -> Generator[str]:
     """Serve ``backend`` over real HTTP while the context lasts; gives its address."""
     with Server() as server:
         server.show(backend)

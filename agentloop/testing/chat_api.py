@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from openai.types import CompletionUsage
 from openai.types.chat import (
@@ -139,7 +139,8 @@ class ChatBackend(Backend):
         content = message.get("content")
         if role not in _PARTS:
             return f"the role {role!r}"
-        if isinstance(content, list) and {p["type"] for p in content} - _PARTS[role]:
+        parts = cast("list[JSON]", content) if isinstance(content, list) else []
+        if {part["type"] for part in parts} - _PARTS[role]:
             return f"content of another type in a message of the role {role!r}"
         if content is None and not message.get("tool_calls") and not message.get("refusal"):
             return "a message without content"

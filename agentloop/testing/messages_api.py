@@ -199,7 +199,7 @@ class MessagesBackend(Backend):
 
     def stream(self, response: JSON) -> bytes:
         events: list[JSON] = []
-        start = {**response, "content": [], "stop_reason": None}
+        start: JSON = {**response, "content": [], "stop_reason": None}
         events.append({"type": "message_start", "message": start})
         for index, block in enumerate(response["content"]):
             begun, deltas = _deltas(block)

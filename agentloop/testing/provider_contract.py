@@ -72,8 +72,9 @@ class ProviderContract:
         raise NotImplementedError
 
     @pytest.fixture(scope="class")
-    def server(self) -> Iterator[Server | None]:
-        with Server() if self.over_http else nullcontext() as server:
+    @classmethod
+    def server(cls) -> Iterator[Server | None]:
+        with Server() if cls.over_http else nullcontext() as server:
             yield server
 
     @pytest.fixture
@@ -87,8 +88,9 @@ class ProviderContract:
     async def subject(self, backend: Any) -> AsyncIterator[Provider]:
         subject = self.provider(backend)
         yield subject
-        if hasattr(subject, "aclose"):
-            await subject.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+        close: Any = getattr(subject, "aclose", None)
+        if close is not None:
+            await close()
 
     # --- replies -------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from inspect_ai.model import (
@@ -67,11 +67,15 @@ class Chat:
 
     def of(self, messages: Iterable[SamplingMessage], names: Fitted) -> list[ChatMessage]:
         """``messages`` as Inspect has them. Raises ``BadRequestError`` for what has no place."""
-        return [
-            chat
-            for message in messages
-            for chat in self._made.get(message, lambda m=message: _to_chat(m, names))
-        ]
+        found: list[ChatMessage] = []
+        called: dict[str, str] = {}
+        for message in messages:
+            made = self._made.get(message, lambda m=message: _to_chat(m, names, called))
+            for chat in made:
+                if isinstance(chat, ChatMessageAssistant):
+                    called.update((call.id, call.function) for call in chat.tool_calls or ())
+            found += made
+        return found
 
     def remember(self, message: SamplingMessage, chat: Sequence[ChatMessage]) -> None:
         """``message`` was made of ``chat``."""
@@ -81,11 +85,14 @@ class Chat:
 # --- to Inspect ----------------------------------------------------------------------------------
 
 
-def _to_chat(message: SamplingMessage, names: Fitted) -> list[ChatMessage]:
+def _to_chat(
+    message: SamplingMessage, names: Fitted, called: Mapping[str, str]
+) -> list[ChatMessage]:
+    """``called`` says which function a tool use called, by its id."""
     if message.role == "assistant":
         return [_assistant(message, names)]
     results, parts = turn(message)
-    chat: list[ChatMessage] = [_tool(result) for result in results]
+    chat: list[ChatMessage] = [_tool(result, called.get(result.tool_use_id)) for result in results]
     if parts:
         chat.append(ChatMessageUser(content=_flat([_shown(part) for part in parts])))
     return chat
@@ -98,14 +105,16 @@ def _shown(part: Part) -> Content:
     return content
 
 
-def _tool(result: ToolResultContent) -> ChatMessageTool:
+def _tool(result: ToolResultContent, function: str | None) -> ChatMessageTool:
     parts = result_parts(result)
     content = [_content(part) or ContentText(text=left_out(part).text) for part in parts]  # pyright: ignore[reportArgumentType]
     error = None
     if result.is_error:
         told = "\n".join(part.text for part in parts if part.type == "text")
         error = ToolCallError("unknown", told or "It failed.")
-    return ChatMessageTool(content=_flat(content), tool_call_id=result.tool_use_id, error=error)
+    return ChatMessageTool(
+        content=_flat(content), tool_call_id=result.tool_use_id, function=function, error=error
+    )
 
 
 def _assistant(message: SamplingMessage, names: Fitted) -> ChatMessageAssistant:
