@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from agentloop._version import __version__
 
 if TYPE_CHECKING:
-    from agentloop.agent import Agent, RunResult, gather, once
+    from agentloop.agent import Agent
+    from agentloop.branches import gather, once
     from agentloop.errors import AgentLoopError, ToolError
     from agentloop.place import idempotency_key
     from agentloop.provider import Provider
+    from agentloop.result import RunResult
     from agentloop.run import Run, Stop
     from agentloop.tools import Tool, tool
     from agentloop.usage import Limits, Usage
@@ -44,16 +46,16 @@ _HOME = {
     "Limits": "agentloop.usage",
     "Provider": "agentloop.provider",
     "Run": "agentloop.run",
-    "RunResult": "agentloop.agent",
+    "RunResult": "agentloop.result",
     "Stop": "agentloop.run",
     "Tool": "agentloop.tools",
     "ToolError": "agentloop.errors",
     "Usage": "agentloop.usage",
     "ask_url": "agentloop.user",
     "ask_user": "agentloop.user",
-    "gather": "agentloop.agent",
+    "gather": "agentloop.branches",
     "idempotency_key": "agentloop.place",
-    "once": "agentloop.agent",
+    "once": "agentloop.branches",
     "tool": "agentloop.tools",
 }
 

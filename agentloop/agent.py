@@ -1,133 +1,31 @@
-"""Agents, what their runs give, and how a function runs several of them."""
+"""Agents: who runs, with which tools, towards which answer, within which limits."""
 
 from __future__ import annotations
 
-import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, overload
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, overload
 
-import anyio
 from mcp_types import CallToolResult, ModelPreferences, SamplingMessage, TextContent
 from pydantic import TypeAdapter
-from pydantic_core import to_jsonable_python
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError, RunStopped, StateError, ToolError
+from agentloop.errors import DefinitionError, StateError, ToolError
 from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink, tell
 from agentloop.journal import Journal
 from agentloop.loop import Driver
 from agentloop.output import Output
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
 from agentloop.provider import Provider
+from agentloop.result import RunResult
 from agentloop.run import Prompt, Run, Stop, start, stop, traced
 from agentloop.tools import Tool, Toolbox, tool
 from agentloop.trace import traceparent
-from agentloop.transcript_file import save
-from agentloop.usage import Limits, Usage
+from agentloop.usage import Limits
 
 T = TypeVar("T")
 OutputT = TypeVar("OutputT")
-
-
-class RunResult(Generic[OutputT]):
-    """What a run gave: an answer or not, and everything that happened, whatever the stop."""
-
-    def __init__(self, run: Run, journal: Journal | None = None, key: str = "0") -> None:
-        """``journal`` has seen what happened in the run, which was at ``key``."""
-        self.run = run
-        self._journal = journal
-        self._key = key
-
-    @property
-    def output(self) -> OutputT:
-        """The answer: text, or an instance of the agent's output type.
-
-        Raises :class:`RunStopped` where the agent has an output type and the run ended without an
-        answer of it. A run that answers in words always has an output, if only an empty one.
-        """
-        output = self.run.definition.output
-        if output is None:
-            return cast("OutputT", self.text)
-        if self.run.answer is None:
-            raise RunStopped(f"{self.story()}: there is no {_name_of(output.type)}", self)
-        return output.revive(self.run.answer[0])
-
-    @property
-    def text(self) -> str:
-        """The text of the model's last message."""
-        return self.run.text
-
-    @property
-    def stop(self) -> Stop:
-        """How the run ended."""
-        assert self.run.stop is not None
-        return self.run.stop
-
-    @property
-    def error(self) -> str | None:
-        """What failed, where the stop is ``failed`` or ``denied``; begins with a stable code."""
-        return self.run.error
-
-    @property
-    def messages(self) -> Sequence[SamplingMessage]:
-        """The whole transcript; every tool use in it has its result."""
-        return self.run.messages
-
-    @property
-    def usage(self) -> Usage:
-        """What the run used, the runs inside of it included."""
-        return self.run.usage
-
-    @property
-    def steps(self) -> int:
-        """How often the model was asked."""
-        return self.run.steps
-
-    def raise_for_stop(self) -> RunResult[OutputT]:
-        """This result, if the run is done. Raises :class:`RunStopped` for any other stop."""
-        if self.stop is not Stop.DONE:
-            raise RunStopped(self.story(), self)
-        return self
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as JSON, as ``agentloop run --json`` prints it."""
-        run = self.run
-        answer = self.text if run.definition.output is None else (run.answer or (None,))[0]
-        return {
-            "agent": run.definition.name,
-            "output": answer,
-            "text": run.text,
-            "stop": str(self.stop),
-            "error": run.error,
-            "steps": run.steps,
-            "tool_calls": run.tool_calls,
-            "seconds": round(run.seconds, 3),
-            "usage": {"total_tokens": run.usage.total_tokens, **run.usage.to_json()},
-            "run_id": run.id,
-            "messages": run.messages.to_json(),
-        }
-
-    def save(self, file: str | Path) -> None:
-        """Write the transcript to ``file``, for ``agentloop show`` and programs to read.
-
-        Messages, usage and the stop, and when each ask and tool call began and ended, runs inside
-        of this one included. Of a run that was resumed, the times are those since then.
-        """
-        moments = self._journal.about(self._key) if self._journal else []
-        save(file, self.run, moments, key=self._key)
-
-    def story(self) -> str:
-        """How the run went, in one line."""
-        run = self.run
-        after = f"after {_count(run.steps, 'step')} and {_count(run.tool_calls, 'tool call')}"
-        error = f" ({run.error})" if run.error else ""
-        return f"agent {run.definition.name!r} stopped with {str(run.stop)!r} {after}{error}"
-
-    def __repr__(self) -> str:
-        return f"RunResult({self.story()})"
 
 
 class Agent(Generic[OutputT]):
@@ -234,7 +132,8 @@ class Agent(Generic[OutputT]):
             if place.nesting > MAX_NESTING:
                 raise ToolError(f"Not run: more than {MAX_NESTING} agents inside one another.")
             host.check(self._toolbox.values())
-            answers = host.provider(definition, self.provider)
+            place.own = place.own or self.provider
+            answers = host.provider(definition, place.own)
             run = start(
                 definition,
                 prompt,
@@ -364,89 +263,5 @@ class _Overriding(Host):
         return self._provider or self._host.provider(definition, own)
 
 
-async def gather(*runs: Awaitable[T]) -> list[T]:
-    """Await ``runs`` at the same time and give their results in order.
-
-    Inside a served function, the asks of all of them leave in the same round. If one raises, the
-    others are cancelled and its exception is raised as it is.
-    """
-    results: list[Any] = [None] * len(runs)
-    here = HERE.get()
-    branches = [here.below() if here else None for _ in runs]
-
-    async def branch(number: int, run: Awaitable[T]) -> None:
-        place = branches[number]
-        HERE.set(place)
-        try:
-            results[number] = await run
-        finally:
-            if place:
-                place.leave()
-
-    try:
-        async with anyio.create_task_group() as group:
-            for number, run in enumerate(runs):
-                group.start_soon(branch, number, run)
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-    return results
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error  # pyright: ignore[reportUnknownArgumentType]
-
-
-async def once(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call ``fn`` once in a served function, however often the function is entered again.
-
-    Gives the JSON form of what ``fn`` (sync or async) returned, the first time and every time.
-    ``name`` must be unique within its branch of the function. Raises :class:`DefinitionError`
-    where it is not, or where the value has no JSON form. Where ``fn`` runs agents, it is entered
-    again, too, until it has given its value. Outside of served functions it is a plain call.
-    """
-    here = HERE.get()
-    if here is None:
-        return _as_json(name, await _result_of(fn, args, kwargs))
-    here.name(name)
-    key = f"{here.key}#{name}"
-    if (kept := here.host.value(key)) is not None:
-        return kept[0]
-    place = here.below(f"#{name}")
-    token = HERE.set(place)
-    try:
-        value = _as_json(name, await _result_of(fn, args, kwargs))
-        here.host.keep_value(key, value)
-        return value
-    finally:
-        HERE.reset(token)
-        place.leave()
-
-
-async def _result_of(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    value = fn(*args, **kwargs)
-    return await value if inspect.isawaitable(value) else value
-
-
-def _as_json(name: str, value: Any) -> Any:
-    try:
-        return to_jsonable_python(value, inf_nan_mode="constants")
-    except (ValueError, TypeError) as error:
-        raise DefinitionError(
-            f"once({name!r}): a {type(value).__name__} has no JSON form, so it cannot be kept"
-        ) from error
-
-
 def _write(value: Any) -> str:
     return TypeAdapter(Any).dump_json(value).decode()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _name_of(type_: Any) -> str:
-    return getattr(type_, "__name__", str(type_))
-
-
-__all__ = ["Agent", "RunResult", "gather", "once"]

@@ -26,7 +26,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 if TYPE_CHECKING:
-    from agentloop.agent import RunResult
+    from agentloop.result import RunResult
 
 
 ErrorT = TypeVar("ErrorT", bound=Exception)

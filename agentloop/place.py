@@ -115,6 +115,7 @@ class Place:
         "host",
         "key",
         "nesting",
+        "own",
         "parent",
         "patience",
         "spent",
@@ -126,6 +127,8 @@ class Place:
         self.parent = parent
         self.host = host
         self.nesting = nesting
+        self.own: Provider | None = parent.own if parent else None
+        """The provider of the agents around this place, for those that have none."""
         self.spent: Usage | None = None
         """What the runs below used, for the run above to count as its own."""
         self.token: str | None = None

@@ -92,10 +92,7 @@ class Sdk:
 
 def retold(events: list[Event]) -> Work:
     """Makes and keeps the events of one run over again, without the run."""
-    fields = [
-        (type(event), list(event))
-        for event in events
-    ]
+    fields = [(type(event), list(event)) for event in events]
 
     async def work() -> None:
         journal = Journal()
@@ -139,19 +136,21 @@ async def measure(at_once: int) -> dict[str, Samples]:
     sdk = Sdk()
     full = OpenTelemetry(tracer_provider=sdk.tracers, meter_provider=sdk.meters)
     silent = structlog.wrap_logger(None, processors=[_drop])
-    with tempfile.TemporaryDirectory() as folder:
-        with TranscriptFile(Path(folder) / "run.jsonl") as file:
-            return await side_by_side(
-                {
-                    "nobody watches": run(at_once),
-                    "of that: the events": retold(told),
-                    "logs, to nowhere": run(at_once, StructLog(silent)),
-                    "transcript file": run(at_once, file),
-                    "OpenTelemetry, without an SDK": run(at_once, OpenTelemetry()),
-                    "OpenTelemetry, in memory": run(at_once, full, sdk.spans.clear),
-                    "the SDK by itself": bare_sdk(at_once),
-                }
-            )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TranscriptFile(Path(folder) / "run.jsonl") as file,
+    ):
+        return await side_by_side(
+            {
+                "nobody watches": run(at_once),
+                "of that: the events": retold(told),
+                "logs, to nowhere": run(at_once, StructLog(silent)),
+                "transcript file": run(at_once, file),
+                "OpenTelemetry, without an SDK": run(at_once, OpenTelemetry()),
+                "OpenTelemetry, in memory": run(at_once, full, sdk.spans.clear),
+                "the SDK by itself": bare_sdk(at_once),
+            }
+        )
 
 
 def _drop(*_: Any) -> Any:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mcp_types import CreateMessageRequestParams
 
-from agentloop.agent import Agent, RunResult
+from agentloop.agent import Agent
 from agentloop.cli._progress import Progress
 from agentloop.errors import AgentLoopError, DeniedError, ProviderError
 from agentloop.meta import Reply
 from agentloop.provider import Provider
+from agentloop.result import RunResult
 from agentloop.run import Stop, fail
 
 if TYPE_CHECKING:

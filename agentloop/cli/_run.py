@@ -12,8 +12,9 @@ from agentloop.cli import EARLY, FAILED, _options
 from agentloop.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from agentloop.agent import Agent, RunResult
+    from agentloop.agent import Agent
     from agentloop.provider import Provider
+    from agentloop.result import RunResult
 
 SUMMARY = "run an agent on a prompt and print its answer"
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mcp_types import CreateMessageRequestParams
 
-from agentloop.agent import Agent, RunResult
+from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, DefinitionError, DeniedError, ProviderError
 from agentloop.journal import Journal
 from agentloop.meta import Reply
 from agentloop.place import User
 from agentloop.provider import Provider
+from agentloop.result import RunResult
 from agentloop.run import Prompt, Stop, fail
 
 if TYPE_CHECKING:

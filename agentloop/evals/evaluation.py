@@ -14,7 +14,8 @@ import anyio
 import anyio.to_thread
 
 from agentloop._version import __version__
-from agentloop.agent import Agent, RunResult, gather
+from agentloop.agent import Agent
+from agentloop.branches import gather
 from agentloop.errors import DefinitionError, StateError
 from agentloop.evals.budget import Budget, Price
 from agentloop.evals.candidates import Candidate, Providers, candidates
@@ -25,6 +26,7 @@ from agentloop.evals.results import Header, Results
 from agentloop.evals.score import Scorer, answer_of, check_expectations, named, score_all
 from agentloop.evals.trial import Key, Trial
 from agentloop.place import User
+from agentloop.result import RunResult
 from agentloop.usage import Limits
 
 AgentOf = Agent[Any] | Callable[[Case], Agent[Any]]
@@ -197,10 +199,10 @@ class _Sitting:
             error=result.error,
             steps=result.steps,
             tool_calls=result.run.tool_calls,
-            seconds=seconds,
+            seconds=round(seconds, 4),
             usage=result.usage,
             transcript=await self._save(result, item.key),
-            at=at,
+            at=round(at, 3),
         )
         return dataclasses.replace(trial, cost=self._cost(trial, candidate))
 

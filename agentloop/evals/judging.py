@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agentloop.agent import Agent, RunResult
+from agentloop.agent import Agent
 from agentloop.evals.budget import Price
 from agentloop.evals.case import Case
 from agentloop.evals.score import Score, Scorer, answer_of
 from agentloop.provider import Provider, load_provider
+from agentloop.result import RunResult
 from agentloop.usage import Limits
 
 _GRADES = {"right": 1.0, "partly": 0.5, "wrong": 0.0}

@@ -9,9 +9,9 @@ from typing import Any
 
 import structlog
 
-from agentloop.agent import RunResult
 from agentloop.errors import DefinitionError
 from agentloop.evals.case import Case
+from agentloop.result import RunResult
 from agentloop.run import Stop
 from agentloop.usage import Usage
 
@@ -68,10 +68,10 @@ class ExpectingScorer:
     def __init__(self, name: str, score: Callable[[Any, Any], Score]) -> None:
         """``score`` takes the answer, as JSON, and what is expected."""
         self.__name__ = name
-        self._score = score
+        self.of = score
 
     def __call__(self, result: RunResult[Any], case: Case) -> Score:
-        return self._score(answer_of(result), case.expected)
+        return self.of(answer_of(result), case.expected)
 
     def __repr__(self) -> str:
         return f"{self.__name__}()"

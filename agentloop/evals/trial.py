@@ -72,9 +72,9 @@ class Trial:
             "stop": str(self.stop),
             "steps": self.steps,
             "tool_calls": self.tool_calls,
-            "seconds": round(self.seconds, 4),
+            "seconds": self.seconds,
             "usage": self.usage.to_json(),
-            "at": round(self.at, 3),
+            "at": self.at,
         }
         if self.scores:
             data["scores"] = {name: score.to_json() for name, score in self.scores.items()}

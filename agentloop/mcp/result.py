@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp_types import CallToolResult, ContentBlock, TextContent
 
-from agentloop.agent import RunResult
+from agentloop.result import RunResult
 from agentloop.run import Stop
 
 RESULT_KEY = "dev.agentloop/result"

@@ -77,7 +77,6 @@ class Metrics:
         self._steps.record(run.steps, attributes)
         self._tool_calls.record(run.tool_calls, attributes)
         self._stops.add(1, {**attributes, "agentloop.stop": str(run.stop)})
-        self.flush()
 
     def flush(self) -> None:
         """Report what is not reported yet."""

@@ -107,15 +107,15 @@ class OpenTelemetry:
         if suspended:
             span.set_attribute("agentloop.suspended", True)
         else:
-            span.set_attributes(
-                {
-                    "gen_ai.usage.input_tokens": run.usage.input_tokens,
-                    "gen_ai.usage.output_tokens": run.usage.output_tokens,
-                    "agentloop.stop": str(run.stop),
-                    "agentloop.steps": run.steps,
-                    "agentloop.tool_calls": run.tool_calls,
-                }
-            )
+            how = {
+                "agentloop.stop": str(run.stop),
+                "agentloop.steps": run.steps,
+                "agentloop.tool_calls": run.tool_calls,
+            }
+            if not run.usage.estimated:
+                how["gen_ai.usage.input_tokens"] = run.usage.input_tokens
+                how["gen_ai.usage.output_tokens"] = run.usage.output_tokens
+            span.set_attributes(how)
             self._metrics.run_ended(run, tracked.seconds, error)
         self._metrics.flush()
         self._close(span, error, run.error)

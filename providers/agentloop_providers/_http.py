@@ -18,6 +18,7 @@ from mcp_types import (
 )
 
 from agentloop.errors import AskTimeoutError, DefinitionError, MalformedReplyError
+from agentloop.guard import check_real_requests
 from agentloop.meta import PROVIDER_KEY, Reply, with_usage
 from agentloop.usage import Usage
 from agentloop_providers import _json
@@ -171,6 +172,7 @@ class HTTPProvider(ABC):
 
     async def _attempts(self, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
         """What ``attempt`` gives, tried again as :attr:`retry` says, each within the timeout."""
+        check_real_requests(self.name)
 
         async def bounded() -> T | Failure:
             try:

@@ -82,9 +82,7 @@ TABLE: dict[str, Fault] = {
             "the tool runs",
         ),
         Fault("B08", "reply", "no content", "one repair, then malformed_reply"),
-        Fault(
-            "B09", "reply", "role user in a reply", "malformed_reply; the text is not used"
-        ),
+        Fault("B09", "reply", "role user in a reply", "malformed_reply; the text is not used"),
         Fault(
             "B10",
             "reply",
@@ -132,9 +130,7 @@ TABLE: dict[str, Fault] = {
             "output that imitates the protocol, chat turns, ANSI and bidi controls",
             "stays in its block; no log line holds it; nothing runs because of it",
         ),
-        Fault(
-            "B19", "reply", "text and a tool use together", "the tool runs, the text is kept"
-        ),
+        Fault("B19", "reply", "text and a tool use together", "the tool runs, the text is kept"),
         Fault(
             "B20",
             "reply",
@@ -191,9 +187,7 @@ TABLE: dict[str, Fault] = {
             "swallows its cancellation",
             "left behind after its grace, counted and logged; the run goes on",
         ),
-        Fault(
-            "B30", "tool", "a sync tool blocks", "in a thread; the loop lags less than 100 ms"
-        ),
+        Fault("B30", "tool", "a sync tool blocks", "in a thread; the loop lags less than 100 ms"),
         Fault(
             "B31",
             "tool",

@@ -207,9 +207,7 @@ async def connected(
     wire._send = to_server
     async with anyio.create_task_group() as group, to_server, from_client, to_client, from_server:
         wire._group = group
-        group.start_soon(
-            server.run, from_client, to_client, server.create_initialization_options()
-        )
+        group.start_soon(server.run, from_client, to_client, server.create_initialization_options())
         group.start_soon(wire._read, from_server)
         if not modern:
             params = {
