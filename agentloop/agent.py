@@ -144,10 +144,10 @@ class Agent(Generic[OutputT]):
             if (kept := host.load(place.key, definition)) is not None:
                 _check_same(run, kept, place)
                 run = kept
-            if run.stop is None:
+            if run.stop is not None:
+                place.charge(run.usage)
+            else:
                 run = await self._drive(run, answers, place, resumed=kept is not None)
-            assert place.parent is not None
-            place.parent.spend(run.usage)
             return RunResult(run, host.sink, place.key)
         finally:
             HERE.reset(token)
@@ -176,6 +176,8 @@ class Agent(Generic[OutputT]):
             else:
                 tell(sink, RunEnded(stop(latest, Stop.CANCELLED), place.key))
             raise
+        finally:
+            place.charge(latest.usage)
         tell(sink, RunEnded(run, place.key))
         return run
 

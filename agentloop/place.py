@@ -176,9 +176,10 @@ class Place:
             place = place.parent
         return None if place is None or place.token is None else place.token.partition(":")[0]
 
-    def spend(self, usage: Usage) -> None:
-        """Count what a run below used."""
-        self.spent = usage if self.spent is None else self.spent + usage
+    def charge(self, usage: Usage) -> None:
+        """Count what the run here used for the run above it."""
+        if (above := self.parent) is not None:
+            above.spent = usage if above.spent is None else above.spent + usage
 
     @property
     def blocked(self) -> bool:

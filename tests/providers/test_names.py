@@ -13,7 +13,9 @@ from agentloop_providers._names import Fitted, fits
 MCP_NAMES = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=128)
 """SEP-986."""
 
-ANY_NAMES = st.one_of(MCP_NAMES, st.sampled_from(["a.b", "a_b", "a_b_", "a-b"]), st.text(max_size=9))
+ANY_NAMES = st.one_of(
+    MCP_NAMES, st.sampled_from(["a.b", "a_b", "a_b_", "a-b"]), st.text(max_size=9)
+)
 
 
 @given(st.lists(ANY_NAMES, max_size=12), st.lists(ANY_NAMES, max_size=6), st.sampled_from([40, 64]))

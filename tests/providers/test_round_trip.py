@@ -118,7 +118,12 @@ RESPONSES_ITEM = st.one_of(
         WRITTEN,
     ),
     st.builds(
-        lambda sealed: {"type": "reasoning", "id": "rs", "encrypted_content": sealed, "summary": []},
+        lambda sealed: {
+            "type": "reasoning",
+            "id": "rs",
+            "encrypted_content": sealed,
+            "summary": [],
+        },
         WORDS,
     ),
     st.builds(lambda value: {"type": "web_search_call", "id": "ws", "action": value}, JSON),
