@@ -10,6 +10,7 @@ from mcp_types import CreateMessageRequestParams
 from agentloop.agent import Agent
 from agentloop.cli._progress import Progress
 from agentloop.errors import AgentLoopError, DeniedError, ProviderError
+from agentloop.events import Sink, all_of
 from agentloop.meta import Reply
 from agentloop.provider import Provider
 from agentloop.result import RunResult
@@ -22,15 +23,22 @@ Carrier = Literal["direct", "push", "rounds"]
 
 
 async def carry(
-    agent: Agent[Any], prompt: str, *, provider: Provider, carrier: Carrier, progress: Progress
+    agent: Agent[Any],
+    prompt: str,
+    *,
+    provider: Provider,
+    carrier: Carrier,
+    progress: Progress,
+    sink: Sink | None = None,
 ) -> RunResult[Any]:
-    """Run ``agent`` on ``prompt``.
+    """Run ``agent`` on ``prompt``; ``sink`` listens beside ``progress``.
 
     Over ``push`` and ``rounds`` the agent is a tool of a real MCP server, and ``provider`` the
     model of a real MCP client, both in this process.
     """
+    listener = all_of(progress, sink) if sink else progress
     if carrier == "direct":
-        return await agent.run(prompt, provider=provider, on_event=progress)
+        return await agent.run(prompt, provider=provider, on_event=listener)
 
     from mcp.server import MCPServer
 
@@ -38,7 +46,7 @@ async def carry(
     from agentloop.testing import MockClient
 
     server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
-    mount(server, agent, on_event=progress)
+    mount(server, agent, on_event=listener)
     model = _Model(provider)
     async with MockClient(server, model, carrier=carrier) as client:
         problem, stop = await _call(client, agent.name, prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from agentloop.agent import Agent
     from agentloop.provider import Provider
     from agentloop.result import RunResult
+    from agentloop.transcript_file import TranscriptFile
 
 SUMMARY = "run an agent on a prompt and print its answer"
 
@@ -38,6 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "%(default)s)",
     )
     _options.add_limits(parser)
+    parser.add_argument("--save", metavar="FILE", help="write the transcript (see: agentloop show)")
+    recording = parser.add_mutually_exclusive_group()
+    recording.add_argument("--record", metavar="FILE", help="record what the model says")
+    recording.add_argument("--replay", metavar="FILE", help="answer from a recording, not a model")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--quiet", action="store_true", help="do not show progress")
     parser.add_argument(
@@ -88,8 +94,11 @@ async def _run(
     from agentloop.cli._carry import carry
     from agentloop.cli._live import shown
     from agentloop.cli._terminal import remark
+    from agentloop.replay import Recorder, Replayer
 
     provider = provider or agent.provider
+    if options.replay:
+        provider = Replayer(options.replay)
     if provider is None:
         provider = _options.provider_of(STAND_IN)
         if not options.quiet:
@@ -97,10 +106,28 @@ async def _run(
                 "No model is configured: a stand-in answers that is no language model "
                 "(--provider SPEC for a real one)."
             )
-    with shown(quiet=options.quiet) as progress:
+    if options.record:
+        provider = Recorder(provider, options.record)
+    with ExitStack() as stack:
+        sink = stack.enter_context(_saved(options.save)) if options.save else None
+        progress = stack.enter_context(shown(quiet=options.quiet))
         return await carry(
-            agent, prompt, provider=provider, carrier=options.carrier, progress=progress
+            agent,
+            prompt,
+            provider=provider,
+            carrier=options.carrier,
+            progress=progress,
+            sink=sink,
         )
+
+
+def _saved(file: str) -> TranscriptFile:
+    from agentloop.transcript_file import TranscriptFile
+
+    try:
+        return TranscriptFile(file)
+    except OSError as error:
+        raise DefinitionError(f"--save {file}: {error.strerror or error}") from error
 
 
 def _report(result: RunResult[Any], *, as_json: bool) -> int:

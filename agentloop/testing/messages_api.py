@@ -178,7 +178,8 @@ class MessagesBackend(Backend):
             if self._signed.get(block.get("signature") or block.get("data", "")) != block:
                 return "thinking blocks cannot be modified"
         for block in content:
-            if block["type"] == "tool_use" and self._led.get(block["id"], thoughts) != thoughts:
+            led = self._led.get(block["id"], []) if block["type"] == "tool_use" else []
+            if any(thought not in thoughts for thought in led):
                 return "expected thinking before tool_use"
         return None
 

@@ -186,17 +186,17 @@ def _call(form: Message, use: ToolUseContent, names: Fitted, ids: Fitted) -> Mes
     return {**(form or {"id": "", "type": "function"}), "id": id, "function": function}
 
 
-def _holes(form: Message) -> tuple[int, int]:
-    """How many texts and tool uses a form wants."""
-    content, calls = form.get("content"), form.get("tool_calls")
-    texts = (content is HOLE) + (form.get("refusal") is HOLE)
-    if isinstance(content, list):
-        texts += sum(map(_is_hole, cast("list[Any]", content)))
-    ok = isinstance(calls, list) and all(
-        isinstance(call, dict) and isinstance(call.get("function"), dict)  # pyright: ignore[reportUnknownMemberType]
-        for call in cast("list[Any]", calls)
-    )
-    return texts, len(cast("list[Any]", calls)) if ok else 0 if calls is None else -1
+def _holes(form: Message) -> tuple[int, int] | None:
+    """How many texts and tool uses a form wants; None where it is damaged."""
+    content, calls = form.get("content"), form.get("tool_calls") or []
+    parts = cast("list[Any]", content) if isinstance(content, list) else []
+    if not isinstance(calls, list) or not all(isinstance(part, dict) for part in parts):
+        return None
+    known = cast("list[Any]", calls)
+    if not all(isinstance(c, dict) and isinstance(c.get("function"), dict) for c in known):  # pyright: ignore[reportUnknownMemberType]
+        return None
+    texts = (content is HOLE) + (form.get("refusal") is HOLE) + sum(map(_is_hole, parts))
+    return texts, len(known)
 
 
 def _is_hole(part: Any) -> bool:

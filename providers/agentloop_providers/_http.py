@@ -80,6 +80,7 @@ class HTTPProvider(ABC):
         self._base_url = _checked(base_url, self.kind) if base_url else None
         # The SDK's own retries are off: there is one retry layer.
         self._given = client.with_options(max_retries=0) if client is not None else None
+        self._request_options: dict[str, Any] = {}
         # A pool's connections belong to the event loop that opened them.
         self._clients: RunVar[Any] = RunVar("client")
 
@@ -164,7 +165,7 @@ class HTTPProvider(ABC):
                 path,
                 body=body,
                 cast_to=httpx2.Response,
-                options={"timeout": self._timeouts, "max_retries": 0},
+                options={"timeout": self._timeouts, "max_retries": 0, **self._request_options},
             )
             return self._read(response)
 

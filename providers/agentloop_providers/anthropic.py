@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import anthropic
+import httpx2
 import structlog
 from anthropic import AsyncAnthropic
 from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools
 
 from agentloop.errors import BadRequestError, DefinitionError, OverloadedError
 from agentloop_providers import _anthropic_map as mapping
+from agentloop_providers._anthropic_stream import StreamError, message_of
 from agentloop_providers._content import choice_of, tools_of
+from agentloop_providers._failures import status_failure
 from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
 from agentloop_providers.retry import Failure, Retry
@@ -28,8 +31,6 @@ MAX_PAUSES = 8
 _PATH = "/v1/messages"
 
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
-
-_DAMAGED_STREAM = (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
 class AnthropicProvider(HTTPProvider):
@@ -150,35 +151,33 @@ class AnthropicProvider(HTTPProvider):
         return {"type": kind, "disable_parallel_tool_use": True}
 
     async def _send(self, body: dict[str, Any]) -> Answer:
-        send = self._post if body["max_tokens"] <= STREAM_ABOVE else self._stream
+        if body["max_tokens"] > STREAM_ABOVE:
+            body = {**body, "stream": True}
         try:
-            return await send(_PATH, body)
+            return await self._post(_PATH, body)
         except BadRequestError as error:
             forced = body.get("tool_choice", {}).get("type") == "any"
             if not forced or not re.search(r"\bthinking\b", str(error), re.IGNORECASE):
                 raise
         self._thinks = True  # some models do without being asked to
-        return await send(_PATH, {**body, "tool_choice": self._choice("required")})
+        return await self._post(_PATH, {**body, "tool_choice": self._choice("required")})
 
-    async def _stream(self, path: str, body: dict[str, Any]) -> Answer:
-        async def attempt() -> Answer | Failure:
-            required = {name: body[name] for name in ("model", "max_tokens", "messages")}
-            rest = {name: value for name, value in body.items() if name not in required}
-            async with self._client.messages.stream(
-                **required, extra_body=rest, timeout=self._timeouts
-            ) as stream:
-                try:
-                    message = await stream.get_final_message()
-                except _DAMAGED_STREAM as error:
-                    what = f"a damaged stream ({type(error).__name__})"
-                    return Failure(self._malformed(what, stream.request_id), again=False)
-                data = cast("dict[str, Any]", message.to_dict())
-                if data.get("stop_reason") is None:
-                    ended = OverloadedError(f"{self._host}: the stream ended before the message")
-                    return Failure(ended, again=True)
-                return Answer(data, stream.request_id)
-
-        return await self._attempts(attempt)
+    def _read(self, response: httpx2.Response) -> Answer | Failure:
+        """The reply, as JSON or as a stream, which is read to its end: nobody sees it before."""
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            return super()._read(response)
+        request_id = response.headers.get("request-id")
+        try:
+            events = anthropic.Stream[Any].raw_events(response)
+            message = message_of(event.data for event in events if event.data)
+        except StreamError as error:
+            return status_failure(200, error.event, response.headers, *self._secrets)
+        except ValueError as error:
+            return Failure(self._malformed(f"a damaged stream: {error}", request_id), again=False)
+        if message is None:
+            ended = OverloadedError(f"{self._host}: the stream ended before the message")
+            return Failure(ended, again=True)
+        return Answer(message, request_id)
 
     def _content(self, answer: Answer) -> list[dict[str, Any]]:
         content = answer.data.get("content")

@@ -75,14 +75,15 @@ class OpenAIChatProvider(HTTPProvider):
         self.parallel = parallel
         self.echo = echo
 
+        if client is None and self._key is None:
+            self._request_options["headers"] = {"Authorization": openai.Omit()}
+
     def _connect(self) -> AsyncOpenAI:
-        nobody = {"Authorization": openai.Omit()} if self._key is None else None
         return AsyncOpenAI(
-            api_key=self._key or "none",
+            api_key=self._key or "none",  # the SDK wants one
             base_url=self._base_url,
             timeout=self._timeouts,
             max_retries=0,
-            default_headers=cast("Any", nobody),
         )
 
     async def _sample(self, request: CreateMessageRequestParams) -> CreateMessageResultWithTools:

@@ -30,7 +30,7 @@ _cells: dict[tuple[str, str], list[str]] = defaultdict(list)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "fault(id, on=None): plays that row of the table, on each of its carriers or those given",
+        "fault(*ids, on=None): plays these rows of the table, on their carriers or those given",
     )
 
 
@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not _cells:
         return
     write = terminalreporter.write_line
-    terminalreporter.section("fault × carrier → outcome")
+    terminalreporter.section("fault \u00d7 carrier \u2192 outcome")
     write(f"{'':4} {'where':6} {'':52} " + " ".join(f"{carrier:>9}" for carrier in CARRIERS))
     held = played = 0
     for row in TABLE.values():

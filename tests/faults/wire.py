@@ -205,6 +205,7 @@ async def connected(
     to_client, from_server = create_context_streams[SessionMessage](0)
     wire = Wire(modern, capabilities, answers)
     wire._send = to_server
+    raised: Exception | None = None
     async with anyio.create_task_group() as group, to_server, from_client, to_client, from_server:
         wire._group = group
         group.start_soon(server.run, from_client, to_client, server.create_initialization_options())
@@ -217,5 +218,10 @@ async def connected(
             }
             await wire.request("initialize", params)
             await wire.send({"method": "notifications/initialized"})
-        yield wire
+        try:
+            yield wire
+        except Exception as error:  # noqa: BLE001  raised below, outside of the group
+            raised = error
         group.cancel_scope.cancel()
+    if raised is not None:
+        raise raised

@@ -191,5 +191,5 @@ async def test_text_that_is_no_unicode_is_a_bad_request(gpt: OpenAIProvider) -> 
 @pytest.mark.parametrize("spec", ["openai:", "openai:gpt"])
 def test_what_cannot_be_made(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(DefinitionError, match="which model|no key"):
+    with pytest.raises(DefinitionError, match=r"which model|no key"):
         load_provider(spec)

@@ -291,5 +291,5 @@ async def test_a_server_that_wants_no_key_gets_none(monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_made(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(DefinitionError, match="which model|no key"):
+    with pytest.raises(DefinitionError, match=r"which model|no key"):
         load_provider(spec)
