@@ -104,9 +104,7 @@ def _field(parameter: inspect.Parameter, description: str | None) -> Any:
         annotation = Annotated[annotation, default]
     if description and not _is_described(annotation):
         annotation = Annotated[annotation, Field(description=description)]
-    annotation = Annotated[
-        annotation, Field(alias=name, validation_alias=name, serialization_alias=name)
-    ]
+    annotation = Annotated[annotation, Field(alias=name)]
     given = default is not inspect.Parameter.empty and not isinstance(default, FieldInfo)
     return (annotation, default) if given else annotation
 

@@ -61,11 +61,11 @@ def _library() -> Library:
     return Library(Path(agentloop.__file__).parent)
 
 
-def evaluation() -> Evaluation:
-    """What ``agentloop eval`` runs."""
+def evaluation(cases: Path = CASES) -> Evaluation:
+    """What ``agentloop eval`` runs; ``--arg cases=FILE`` takes other questions."""
     return Evaluation(
         librarian(),
-        CASES,
+        cases,
         scorers=[contains(), cites],
         providers=["offline", FirstHit()],
     )

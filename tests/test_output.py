@@ -142,6 +142,17 @@ def test_a_plain_answer_is_found_with_and_without_its_wrapper(text: str, answer:
     assert Output(int).find(text) == answer
 
 
+def test_an_answer_that_cannot_be_read_back_does_not_fit() -> None:
+    class OneWay(BaseModel):
+        seen: int
+        hidden: int = Field(exclude=True)
+
+    with pytest.raises(OutputInvalid, match="no JSON form"):
+        Output(OneWay).check({"seen": 1, "hidden": 2})
+    with pytest.raises(OutputInvalid, match="no JSON form"):
+        Output(float).check({"result": "nan"})
+
+
 async def test_an_agent_gives_an_instance_of_its_output_type() -> None:
     agent = Agent("agent", output=City)
     provider = ScriptedProvider(

@@ -270,15 +270,16 @@ def test_a_mistake_is_said_in_one_line(run: Run, argv: list[str], problem: str) 
     assert [line for line in ran.err.splitlines() if line.startswith("agentloop: ")][-1:]
 
 
-def test_the_example_runs_offline_and_is_mostly_right(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_runs_offline_and_beats_its_baseline(run: Run, tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "eval_librarian.py"
-    ran = run(str(example), "--out", "out", "--json", "--quiet")
+    lines = (example.parent / "data" / "librarian.jsonl").read_text().splitlines()
+    (tmp_path / "some.jsonl").write_text("\n".join(lines[::4]))
+    options = ["--arg", "cases=some.jsonl", "--out", "out", "--json", "--quiet"]
+    ran = run(str(example), *options)
     assert ran.code == 0, ran.err
     report: dict[str, Any] = json.loads(ran.out)
     offline, first_hit = report["candidates"]
     assert (offline["candidate"], first_hit["candidate"]) == ("offline", "first-hit")
-    assert offline["score"]["mean"] > 0.6
+    assert offline["score"]["mean"] > 0.5
     assert offline["score"]["mean"] > first_hit["score"]["mean"]
     assert offline["failed"] == first_hit["failed"] == 0

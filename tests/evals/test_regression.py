@@ -61,9 +61,9 @@ async def test_what_changed_is_said(
 async def test_an_end_that_changed_is_said_though_every_ask_was_the_same(tmp_path: Path) -> None:
     recording = await recorded(tmp_path)
     with pytest.raises(TranscriptChanged, match="day changed:") as caught:
-        await recording.check(clerk(limits=Limits(steps=1)))
+        await recording.check(clerk(limits=Limits(tokens=1)))
     lines = str(caught.value).splitlines()
-    assert "  stop: recorded 'done', now 'steps'" in lines
+    assert "  stop: recorded 'done', now 'tokens'" in lines
     assert lines[-1] == "  1 of the recorded answers were never asked for"
 
 

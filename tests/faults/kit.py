@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server.lowlevel import Server
-from mcp_types import CreateMessageRequestParams, SamplingMessage
+from mcp_types import CreateMessageRequestParams, ErrorData, SamplingMessage
 
 from agentloop import Agent, Limits
-from agentloop.errors import ProviderError
 from agentloop.events import Event, RunEnded
 from agentloop.mcp import mount
+from agentloop.mcp.callback import sampling_callback
 from agentloop.run import Run, Stop
 from agentloop.store import MemoryStore
 from agentloop.transcript import Transcript
@@ -112,10 +112,9 @@ class Model:
             return self._line.result
         if isinstance(self._line, Refuse | Line) or self._line is Silence:
             return self._line
-        try:
-            said = await self._speaker.sample(request)
-        except ProviderError as error:
-            return Refuse(-32603, f"the model could not answer: {error.code}")
+        said = await sampling_callback(self._speaker)(None, request)  # type: ignore[arg-type]
+        if isinstance(said, ErrorData):
+            return Refuse(said.code, said.message)
         return said.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def _next(self) -> None:
