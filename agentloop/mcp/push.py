@@ -11,7 +11,6 @@ from mcp_types import (
     INVALID_PARAMS,
     REQUEST_TIMEOUT,
     CreateMessageRequestParams,
-    CreateMessageResult,
     CreateMessageResultWithTools,
 )
 from pydantic import ValidationError
@@ -63,11 +62,12 @@ class PushProvider:
             ) from error
 
     async def _send(self, request: CreateMessageRequestParams) -> Reply:
-        in_tools_mode = request.tools is not None or request.tool_choice is not None
         try:
             return await self._request.session.send_request(
                 self._writer.request(request),
-                CreateMessageResultWithTools if in_tools_mode else CreateMessageResult,
+                # It takes one block and a list of them, as the protocol has it with and without
+                # tools; the SDK's other type takes one block only.
+                CreateMessageResultWithTools,
                 # Without it the request would leave on a stream that nobody may be reading, and
                 # sampling is only allowed within a request of the client's (SEP-2260).
                 metadata=ServerMessageMetadata(related_request_id=self._request.id),

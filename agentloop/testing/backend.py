@@ -213,9 +213,11 @@ class Backend(ABC):
 
 
 class Server:
-    """Serves one backend after another over real HTTP, on a free port of this machine."""
+    """Serves one backend after another over real HTTP, on a port of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        """``port`` 0 is any free one."""
+        self._port = port
         self._backend: Backend | None = None
         self._stack = ExitStack()
         self.url = ""
@@ -235,7 +237,7 @@ class Server:
         config = uvicorn.Config(
             self._app,
             host="127.0.0.1",
-            port=0,
+            port=self._port,
             interface="asgi3",
             lifespan="off",
             log_level="critical",

@@ -24,7 +24,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, Protocol
 
-import anyio
 import pytest
 from mcp_types import (
     AudioContent,
@@ -40,7 +39,7 @@ from mcp_types import (
     ToolChoice,
 )
 
-from agentloop.agent import Agent
+from agentloop.agent import Agent, gather
 from agentloop.errors import BadRequestError
 from agentloop.meta import INVALID_KEY, PROVIDER_KEY, Reply, usage_of
 from agentloop.provider import Provider
@@ -299,12 +298,5 @@ class ProviderContract:
 
     async def test_asks_at_the_same_time(self, backend: Scripted, subject: Provider) -> None:
         backend.says(Says(text="hi"))
-        replies: list[Reply] = []
-
-        async def one() -> None:
-            replies.append(await subject.sample(ask(user("go"))))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(20):
-                group.start_soon(one)
+        replies = await gather(*(subject.sample(ask(user("go"))) for _ in range(20)))
         assert [blocks_of(reply) for reply in replies] == [[TextContent(text="hi")]] * 20

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
 from agentloop_providers import _json
 
 Event = dict[str, Any]
 
-_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
+_DELTAS = {"text_delta": "text", "thinking_delta": "thinking"}
 
 
 class StreamError(Exception):
@@ -67,6 +67,8 @@ def _add(content: list[Event], event: Event, written: dict[int, str]) -> None:
     kind = str(delta.get("type"))
     if field := _DELTAS.get(kind):
         block[field] = _text(block.get(field)) + _text(delta.get(field))
+    elif kind == "signature_delta":
+        block["signature"] = _text(delta.get("signature"))
     elif kind == "input_json_delta":
         written[index] = written.get(index, "") + _text(delta.get("partial_json"))
     elif kind == "citations_delta":
@@ -93,7 +95,7 @@ def _text(value: object) -> str:
     return value or ""
 
 
-def _known(usage: object) -> Mapping[str, Any]:
+def _known(usage: object) -> Event:
     """The figures that are given: later ones are totals, and leave some out."""
     given = cast("Event", usage) if isinstance(usage, dict) else {}
     return {name: value for name, value in given.items() if value is not None}

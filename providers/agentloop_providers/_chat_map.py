@@ -17,6 +17,7 @@ from mcp_types import (
 from agentloop.usage import Usage
 from agentloop_providers._content import (
     Part,
+    audio_format,
     data_url,
     flat_text,
     left_out,
@@ -35,14 +36,6 @@ ID_LIMIT = 40
 """Longer ids of tool calls are refused."""
 
 Message = dict[str, Any]
-
-_AUDIO = {
-    "audio/wav": "wav",
-    "audio/x-wav": "wav",
-    "audio/wave": "wav",
-    "audio/mpeg": "mp3",
-    "audio/mp3": "mp3",
-}
 
 _STOPS = {
     "stop": "endTurn",
@@ -126,10 +119,9 @@ def _part(part: Part) -> Message | None:
         return _text_part(part.text)
     if part.type == "image":
         return {"type": "image_url", "image_url": {"url": data_url(part)}}
-    audio = _AUDIO.get(part.mime_type)
-    if audio is None:
+    if (format := audio_format(part)) is None:
         return None
-    return {"type": "input_audio", "input_audio": {"data": part.data, "format": audio}}
+    return {"type": "input_audio", "input_audio": {"data": part.data, "format": format}}
 
 
 def _text_part(text: str) -> Message:
@@ -188,19 +180,18 @@ def _call(form: Message, use: ToolUseContent, names: Fitted, ids: Fitted) -> Mes
 
 def _holes(form: Message) -> tuple[int, int] | None:
     """How many texts and tool uses a form wants; None where it is damaged."""
-    content, calls = form.get("content"), form.get("tool_calls") or []
+    content = form.get("content")
     parts = cast("list[Any]", content) if isinstance(content, list) else []
-    if not isinstance(calls, list) or not all(isinstance(part, dict) for part in parts):
+    try:
+        calls = [_object(_object(c, "").get("function"), "") for c in form.get("tool_calls", ())]
+        texts = [content is HOLE, form.get("refusal") is HOLE, *map(_is_hole, parts)]
+    except (TypeError, ValueError):
         return None
-    known = cast("list[Any]", calls)
-    if not all(isinstance(c, dict) and isinstance(c.get("function"), dict) for c in known):  # pyright: ignore[reportUnknownMemberType]
-        return None
-    texts = (content is HOLE) + (form.get("refusal") is HOLE) + sum(map(_is_hole, parts))
-    return texts, len(known)
+    return sum(texts), len(calls)
 
 
 def _is_hole(part: Any) -> bool:
-    return isinstance(part, dict) and cast("Message", part).get("text") is HOLE
+    return _object(part, "a part of the content").get("text") is HOLE
 
 
 # --- from the API --------------------------------------------------------------------------------

@@ -86,6 +86,12 @@ def data_url(part: ImageContent | AudioContent) -> str:
     return f"data:{part.mime_type};base64,{part.data}"
 
 
+def audio_format(part: AudioContent) -> str | None:
+    """What Chat Completions calls the format; None for what it does not take."""
+    kind = part.mime_type.removeprefix("audio/")
+    return {"wav": "wav", "x-wav": "wav", "wave": "wav", "mpeg": "mp3", "mp3": "mp3"}.get(kind)
+
+
 def tools_of(request: CreateMessageRequestParams) -> list[Tool]:
     """The tools in the order of their names: prompt caches break where the order changes."""
     return sorted(request.tools or (), key=lambda tool: tool.name)

@@ -1,0 +1,183 @@
+"""Servers that go away, drip or hang, and event loops that come one after another."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from agentloop.agent import Agent
+from agentloop.errors import AskTimeoutError, BadRequestError, DefinitionError, OverloadedError
+from agentloop.guard import RealRequestError, no_real_requests
+from agentloop.run import Stop
+from agentloop.testing.asks import ask, blocks_of, user
+from agentloop.testing.backend import Call, Says, Server, described, served
+from agentloop.testing.chat_api import ChatBackend
+from agentloop.testing.messages_api import MessagesBackend
+from agentloop.tools import tool
+from agentloop.usage import Limits
+from agentloop_providers import AnthropicProvider, OpenAIChatProvider, Retry
+
+ONCE = Retry(attempts=1)
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that does ``serve`` with each connection; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        over = threading.Event()
+
+        def accept() -> None:
+            while not over.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.settimeout(5)
+                    try:
+                        connection.recv(65536)
+                        serve(connection)
+                    except OSError:
+                        pass  # the client went away
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n"
+
+
+def stops_in_the_middle(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b'{"id": "msg_1", "content": [')
+
+
+def drips(connection: socket.socket) -> None:
+    """One byte now and then: no read ever times out."""
+    connection.sendall(HEAD)
+    for _ in range(100):
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def says_nothing(connection: socket.socket) -> None:
+    connection.recv(1)
+
+
+async def test_a_server_that_is_killed_in_the_middle_of_its_answer() -> None:
+    @tool(description=described("look"))
+    def look() -> str:
+        return "saw it"
+
+    backend = MessagesBackend()
+    backend.says(Says(calls=(Call("look"),)))
+    with Server() as server:
+        server.show(backend)
+        async with AnthropicProvider("m", api_key=backend.key, base_url=server.url) as provider:
+            first = await provider.sample(ask(user("go")))
+            assert first.stop_reason == "toolUse"
+    with listening(stops_in_the_middle) as url:
+        async with AnthropicProvider("m", api_key="k", base_url=url, retry=ONCE) as provider:
+            with pytest.raises(OverloadedError, match="no connection to 127.0.0.1:"):
+                await provider.sample(ask(user("go")))
+            result = await Agent("looker", tools=[look]).run("look", provider=provider)
+    assert (result.stop, len(result.messages)) == (Stop.FAILED, 1)
+    assert (result.error or "").startswith("overloaded: no connection to 127.0.0.1:")
+
+
+async def test_a_server_that_comes_back_is_found_again() -> None:
+    backend = ChatBackend()
+    backend.says(Says(text="hi"))
+    with served(backend) as url:
+        port = int(url.rpartition(":")[2])
+        provider = OpenAIChatProvider(
+            "m", api_key=backend.key, base_url=f"{url}/v1", retry=Retry(max_wait=0.0)
+        )
+        await provider.sample(ask(user("go")))
+    with pytest.raises(OverloadedError):
+        await provider.sample(ask(user("go")))
+    with Server(port=port) as server:
+        server.show(backend)
+        await provider.sample(ask(user("go")))
+        await provider.aclose()
+
+
+@pytest.mark.parametrize("serve", [drips, says_nothing])
+async def test_a_request_ends_when_its_time_is_up(serve: Callable[[socket.socket], None]) -> None:
+    with listening(serve) as url:
+        provider = OpenAIChatProvider("m", base_url=url, timeout=0.3, retry=ONCE)
+        began = time.monotonic()
+        with pytest.raises(AskTimeoutError, match="no answer"):
+            await provider.sample(ask(user("go")))
+        assert time.monotonic() - began < 2
+        await provider.aclose()
+
+
+async def test_the_time_that_an_agent_grants_an_ask_counts() -> None:
+    with listening(says_nothing) as url:
+        async with OpenAIChatProvider("m", base_url=url) as provider:
+            agent = Agent("any", limits=Limits(ask_seconds=0.3))
+            result = await agent.run("go", provider=provider)
+    assert (result.stop, result.error) == (Stop.FAILED, "timeout: no answer within 0.3 s")
+
+
+async def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    provider = OpenAIChatProvider("m", base_url=f"http://u:secret@127.0.0.1:{port}/v1", retry=ONCE)
+    with pytest.raises(OverloadedError, match=f"127.0.0.1:{port}") as caught:
+        await provider.sample(ask(user("go")))
+    assert "secret" not in str(caught.value) + repr(provider) + provider.name
+    await provider.aclose()
+
+
+async def test_a_key_that_is_no_header(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with listening(says_nothing) as url:
+        async with OpenAIChatProvider("m", base_url=url, api_key="sk\nsecret-line") as provider:
+            with pytest.raises(BadRequestError) as caught:
+                await provider.sample(ask(user("go")))
+    assert "secret-line" not in str(caught.value) + repr(provider) + caplog.text
+
+
+def test_one_provider_serves_event_loops_one_after_another() -> None:
+    backend = ChatBackend()
+    backend.says(Says(text="hi"))
+    with served(backend) as url:
+        provider = OpenAIChatProvider("m", api_key=backend.key, base_url=f"{url}/v1")
+
+        async def once() -> str:
+            reply = await provider.sample(ask(user("go")))
+            await provider.aclose()
+            return blocks_of(reply)[0].text  # pyright: ignore[reportAttributeAccessIssue]
+
+        said = [anyio.run(once, backend=kind) for kind in ("asyncio", "asyncio", "trio", "asyncio")]
+    assert said == ["hi"] * 4
+
+
+async def test_a_guard_keeps_requests_in(connect: Callable[..., Any]) -> None:
+    backend = ChatBackend()
+    backend.says(Says(text="hi"))
+    provider = connect(OpenAIChatProvider, backend)
+    with no_real_requests(), pytest.raises(RealRequestError, match="openai-chat:model-1"):
+        await provider.sample(ask(user("go")))
+    assert backend.requests == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_there_is_always_a_timeout(timeout: float) -> None:
+    with pytest.raises(DefinitionError, match="timeout"):
+        OpenAIChatProvider("m", base_url="http://x", timeout=timeout)
