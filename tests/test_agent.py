@@ -377,6 +377,26 @@ async def test_a_call_id_that_comes_again_is_another_place() -> None:
     assert len(set(keys)) == 3
 
 
+async def test_each_ask_is_made_in_the_place_of_its_run() -> None:
+    places: list[str] = []
+    helper = Agent("helper", tools=[add]).as_tool()
+
+    def script(request: CreateMessageRequestParams) -> Any:
+        here = HERE.get()
+        assert here is not None
+        places.append(here.key)
+        if len(request.messages) > 1:
+            return "done"
+        inner = request.tools is not None and request.tools[0].name == "add"
+        return [use("add", a=1, b=2)] if inner else [use("helper", prompt="?")]
+
+    agent = Agent("outer", tools=[helper])
+    await agent.run("go", provider=ScriptedProvider(script, repeat=True))
+    outer, inner, *_ = places
+    assert places == [outer, inner, inner, outer]
+    assert inner.startswith(f"{outer}/")
+
+
 async def test_after_a_run_its_surroundings_are_as_before() -> None:
     assert HERE.get() is None
     await Agent("agent", tools=[add]).run(

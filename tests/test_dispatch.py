@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from agentloop import Agent, Limits, Stop, Tool, ToolError, tool
 from agentloop.events import Event, RunEnded, ToolEnded, ToolStarted
 from agentloop.strays import left_behind
-from agentloop.threads import MAX_STUCK, stuck
+from agentloop.threads import MAX_STUCK, MAX_THREADS, stuck
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 
@@ -258,6 +258,21 @@ async def test_calls_that_only_waited_for_a_thread_are_not_counted_as_stuck() ->
         await agent.run("go", provider=ScriptedProvider([use("hang") for _ in range(64)]))
     release.set()
     await until(lambda: stuck() == 0)
+
+
+async def test_blocking_calls_share_so_many_threads_and_wait_for_one() -> None:
+    gauge, lock = Gauge(), threading.Lock()
+
+    def block() -> None:
+        """Block."""
+        with lock:
+            gauge.__enter__()
+        time.sleep(0.05)
+        with lock:
+            gauge.__exit__()
+
+    await results_of([use("block") for _ in range(60)], block, limits=Limits(parallel=60))
+    assert (gauge.ran, gauge.most) == (60, MAX_THREADS)
 
 
 async def test_a_function_that_gives_an_awaitable_has_it_awaited() -> None:

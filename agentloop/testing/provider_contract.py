@@ -39,9 +39,10 @@ from mcp_types import (
     ToolChoice,
 )
 
-from agentloop.agent import Agent, gather
+from agentloop import gather
+from agentloop.agent import Agent
 from agentloop.errors import BadRequestError
-from agentloop.meta import INVALID_KEY, PROVIDER_KEY, Reply, usage_of
+from agentloop.meta import INVALID_KEY, PROVIDER_KEY, usage_of
 from agentloop.provider import Provider
 from agentloop.run import Stop
 from agentloop.testing.asks import PNG, WAV, ask, blocks_of, kept, offer, results, user, uses_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
@@ -77,6 +78,8 @@ class HTTPProvider(ABC):
         self.retry = retry or Retry()
         self.options = dict(options or {})
         self._key = (key or "").strip() or None
+        if self._key and not re.fullmatch(r"[!-~]+", self._key):
+            raise DefinitionError(f"{self.kind}: the key holds a character that no key has")
         self._base_url = _checked(base_url, self.kind) if base_url else None
         # The SDK's own retries are off: there is one retry layer.
         self._given = client.with_options(max_retries=0) if client is not None else None

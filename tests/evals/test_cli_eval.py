@@ -273,7 +273,7 @@ def test_a_mistake_is_said_in_one_line(run: Run, argv: list[str], problem: str) 
 def test_the_example_runs_offline_and_beats_its_baseline(run: Run, tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "eval_librarian.py"
     lines = (example.parent / "data" / "librarian.jsonl").read_text().splitlines()
-    (tmp_path / "some.jsonl").write_text("\n".join(lines[::4]))
+    (tmp_path / "some.jsonl").write_text("\n".join(lines[::6]))
     options = ["--arg", "cases=some.jsonl", "--out", "out", "--json", "--quiet"]
     ran = run(str(example), *options)
     assert ran.code == 0, ran.err

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server.lowlevel import Server
-from mcp_types import CreateMessageRequestParams, ErrorData, SamplingMessage
+from mcp_types import (
+    CreateMessageRequestParams,
+    ElicitRequestParams,
+    ElicitResult,
+    ErrorData,
+    SamplingMessage,
+)
+from pydantic import TypeAdapter
 
 from agentloop import Agent, Limits
 from agentloop.events import Event, RunEnded
@@ -158,7 +165,7 @@ async def play(
 
         async def answers(method: str, params: JSON) -> Answer:
             if method == "elicitation/create":
-                return await user(method, params)
+                return await asked_user(user, params)
             return await model.answer(method, params)
 
         modern = carrier != PUSH
@@ -168,6 +175,19 @@ async def play(
             played.result = await played.wire.call(agent.name, {"prompt": prompt}, rounds=rounds)
     check_played(played)
     return played
+
+
+PEOPLE: JSON = {**SAMPLING, "elicitation": {"form": {}, "url": {}}}
+"""What a client declares that has somebody to ask."""
+
+
+async def asked_user(user: Any, params: JSON) -> Answer:
+    """What a client answers whose user is ``user``; who gives :class:`Raw` answers like that."""
+    parsed: Any = TypeAdapter(ElicitRequestParams).validate_python(params, by_name=False)
+    said = await user(parsed)
+    if isinstance(said, ElicitResult):
+        return said.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return said.result if isinstance(said, Raw) else said
 
 
 def limited(agent: Agent[Any], limits: Limits) -> Agent[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -14,7 +13,7 @@ import anyio
 import pytest
 
 from agentloop.agent import Agent
-from agentloop.errors import AskTimeoutError, BadRequestError, DefinitionError, OverloadedError
+from agentloop.errors import AskTimeoutError, DefinitionError, OverloadedError
 from agentloop.guard import RealRequestError, no_real_requests
 from agentloop.run import Stop
 from agentloop.testing.asks import ask, blocks_of, user
@@ -74,7 +73,8 @@ def drips(connection: socket.socket) -> None:
 
 
 def says_nothing(connection: socket.socket) -> None:
-    connection.recv(1)
+    while connection.recv(65536):
+        pass
 
 
 async def test_a_server_that_is_killed_in_the_middle_of_its_answer() -> None:
@@ -91,7 +91,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_its_answer() -> None:
             assert first.stop_reason == "toolUse"
     with listening(stops_in_the_middle) as url:
         async with AnthropicProvider("m", api_key="k", base_url=url, retry=ONCE) as provider:
-            with pytest.raises(OverloadedError, match="no connection to 127.0.0.1:"):
+            with pytest.raises(OverloadedError, match="no connection to 127"):
                 await provider.sample(ask(user("go")))
             result = await Agent("looker", tools=[look]).run("look", provider=provider)
     assert (result.stop, len(result.messages)) == (Stop.FAILED, 1)
@@ -144,13 +144,12 @@ async def test_nobody_there() -> None:
     await provider.aclose()
 
 
-async def test_a_key_that_is_no_header(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    with listening(says_nothing) as url:
-        async with OpenAIChatProvider("m", base_url=url, api_key="sk\nsecret-line") as provider:
-            with pytest.raises(BadRequestError) as caught:
-                await provider.sample(ask(user("go")))
-    assert "secret-line" not in str(caught.value) + repr(provider) + caplog.text
+@pytest.mark.parametrize("key", ["sk\nsecret", "sk-sécret", "sk secret"])
+def test_a_key_that_no_header_can_hold(key: str) -> None:
+    """It would be refused at the first request, by code that logs it."""
+    with pytest.raises(DefinitionError, match="key") as caught:
+        OpenAIChatProvider("m", base_url="http://x", api_key=key)
+    assert "cret" not in str(caught.value)
 
 
 def test_one_provider_serves_event_loops_one_after_another() -> None:
