@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, ModelPreferences, SamplingMessage, TextCon
 from pydantic import TypeAdapter
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError, StateError, ToolError
+from agentloop.errors import DefinitionError, ToolError
 from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink, tell
 from agentloop.journal import Journal
 from agentloop.loop import Driver
@@ -141,9 +141,8 @@ class Agent(Generic[OutputT]):
                 history=history,
                 began=time.time(),
             )
-            if (kept := host.load(place.key, definition)) is not None:
-                _check_same(run, kept, place)
-                run = kept
+            kept = host.resume(place, run)
+            run = kept or run
             if run.stop is not None:
                 place.charge(run.usage)
             else:
@@ -229,17 +228,6 @@ def _enter(provider: Provider | None, sink: Sink | None, user: User | None) -> P
     return here.below(host=_Overriding(here.host, provider, sink, user), nesting=1)
 
 
-def _check_same(asked: Run, kept: Run, place: Place) -> None:
-    """Raises :class:`StateError` where ``kept`` was asked something else than ``asked`` is."""
-    beginning = kept.messages[: len(asked.messages)]
-    if any(a.content != b.content for a, b in zip(asked.messages, beginning, strict=True)):
-        raise StateError(
-            f"run {place.key} of agent {asked.definition.name!r} was asked something else when it "
-            "was suspended: the code has changed, or what it does between runs is not the same "
-            "each time (use once() for it); start the call again"
-        )
-
-
 class _Overriding(Host):
     """Another host with its provider or its sink replaced."""
 
@@ -251,7 +239,7 @@ class _Overriding(Host):
             self.ask_user = host.ask_user
         self._host = host
         self.suspends = host.suspends
-        self.load = host.load
+        self.resume = host.resume
         self.keep = host.keep
         self.value = host.value
         self.keep_value = host.keep_value

@@ -61,9 +61,10 @@ class Host:
             )
         return provider
 
-    def load(self, key: str, definition: Definition) -> Run | None:
-        """The run that was kept at ``key``, if there is one. Raises :class:`StateError` where it
-        is not one of ``definition``."""
+    def resume(self, place: Place, run: Run) -> Run | None:
+        """What was kept of ``run``, which is about to begin at ``place``; None where nothing was.
+
+        ``place`` gets the key under which it was kept."""
 
     def keep(self, key: str, run: Run) -> None:
         """Remember the run at ``key`` as it is now."""

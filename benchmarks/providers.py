@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 import httpx2
 from anthropic import AsyncAnthropic
-from measuring import Samples, Work, main, side_by_side, table
 from mcp_types import CreateMessageRequestParams, TextContent
+from measuring import Samples, Work, main, side_by_side, table
 from openai import AsyncOpenAI
 
 from agentloop.testing.asks import ask, kept, offer, results, user

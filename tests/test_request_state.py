@@ -217,6 +217,36 @@ async def test_state_of_a_changed_function() -> None:
     assert ran == []
 
 
+async def test_state_of_a_changed_agent_inside_another() -> None:
+    """It does not matter how deep inside the changed agent is."""
+
+    def served(instructions: str) -> MCPServer:
+        return hosting(Agent("worker", tools=[Agent("inner", instructions).as_tool()]))
+
+    first = await call_once(served("Old."), "worker", GO)
+    assert isinstance(first, InputRequiredResult)
+    model = ScriptedProvider([use("inner", prompt="x")])
+    second = await call_once(
+        served("Old."),
+        "worker",
+        GO,
+        answers=await answers_to(first, model),
+        state=first.request_state,
+    )
+    assert isinstance(second, InputRequiredResult)
+
+    with pytest.raises(MCPError, match="agent 'inner'") as told:
+        await call_once(
+            served("New."),
+            "worker",
+            GO,
+            answers=await answers_to(second, ScriptedProvider("inner words")),
+            state=second.request_state,
+        )
+
+    assert told.value.code == INVALID_PARAMS
+
+
 async def test_unknown_answers_are_ignored() -> None:
     """Answers that nobody asked for change nothing (SEP-2322: SHOULD)."""
     asked = await first_round(worker())

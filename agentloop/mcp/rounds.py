@@ -26,7 +26,6 @@ from mcp_types import (
     InputResponses,
 )
 
-from agentloop.definition import Definition
 from agentloop.errors import (
     BadRequestError,
     DefinitionError,
@@ -94,6 +93,9 @@ class RoundsHost(ServedHost):
         self.root = Place("", None, self)
         self._saved: dict[str, Any] = saved.get("runs", {})
         self._runs: dict[str, Run] = {}
+        self._taken: set[str] = set()
+        self._strangers: dict[str, Run] = {}
+        """Runs that nothing was kept of, by the key of a kept run that they began in place of."""
         self._values: dict[str, Any] = saved.get("values", {})
         self._stalled = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -107,12 +109,49 @@ class RoundsHost(ServedHost):
                     'it may, with once="best effort"'
                 )
 
-    def load(self, key: str, definition: Definition) -> Run | None:
-        if (saved := self._saved.get(key)) is None:
+    def resume(self, place: Place, run: Run) -> Run | None:
+        # Tasks that the author started may come here in another order than the time before, so a
+        # run is known by what it was asked, and its order only tells equal ones apart.
+        parent = place.key.rpartition("/")[0]
+        beside = [key for key in self._saved if key.rpartition("/")[0] == parent]
+        for key in sorted(beside, key=lambda key: key != place.key):
+            if key not in self._taken and (kept := self._same(key, run)) is not None:
+                self._taken.add(key)
+                place.key = key
+                return kept
+        if place.key in self._saved:
+            self._strangers.setdefault(place.key, run)
+        number = 0
+        while place.key in self._saved or place.key in self._taken:
+            place.key = f"{parent}/{number}" if parent else str(number)
+            number += 1
+        self._taken.add(place.key)
+        return None
+
+    def _same(self, key: str, run: Run) -> Run | None:
+        """The run that was kept at ``key``, if it was asked what ``run`` is asked."""
+        saved = self._saved[key]
+        if saved.get("of") != run.definition.digest:
             return None
-        run = Run.from_json(saved, definition)
-        self.writer.remember(zip(run.messages, saved["messages"], strict=True))
-        return run
+        kept = Run.from_json(saved, run.definition)
+        began = kept.messages[: len(run.messages)]
+        if len(began) < len(run.messages) or any(
+            a.content != b.content for a, b in zip(run.messages, began, strict=True)
+        ):
+            return None
+        self.writer.remember(zip(kept.messages, saved["messages"], strict=True))
+        return kept
+
+    def _check_all_resumed(self) -> None:
+        """Raises :class:`StateError` where other runs began in the places of kept ones."""
+        for key, run in self._strangers.items():
+            if key not in self._taken:
+                raise StateError(
+                    f"run {key} was suspended, and another one of agent "
+                    f"{run.definition.name!r} began in its place: instructions, tools or output "
+                    "type have changed, or what is asked is not the same each time (use once() "
+                    "for what it depends on); start the call again"
+                )
 
     def keep(self, key: str, run: Run) -> None:
         self._runs[key] = run
@@ -176,6 +215,7 @@ class RoundsHost(ServedHost):
                 outcome = await function()
         finally:
             HERE.reset(token)
+        self._check_all_resumed()
         return self._suspended() if self._scope.cancel_called else outcome
 
     async def wait(self, place: Place) -> None:

@@ -40,9 +40,7 @@ from inspect_ai.tool import ToolCall
 
 from agentloop.evals.inspect_ai import InspectProvider, as_agent, as_solver
 
-pytestmark = pytest.mark.filterwarnings(
-    "default",  # what Inspect and its requirements warn of is theirs
-)
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Inspect is warned of is Inspect's
 
 Model = Callable[[list[Any], list[Any], Any, GenerateConfig], ModelOutput]
 
@@ -64,12 +62,20 @@ def call(function: str, id: str = "c", **arguments: Any) -> ToolCall:
     return ToolCall(id=id, function=function, arguments=arguments)
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture
+def backend() -> str:
+    return "asyncio"
+
+
+on_both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@pytest.fixture
 def evaluate(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., EvalLog]:
     """Runs a task with a mock model and reads its log back from the disk."""
-    monkeypatch.setenv("INSPECT_ASYNC_BACKEND", request.param)
+    monkeypatch.setenv("INSPECT_ASYNC_BACKEND", backend)
     monkeypatch.chdir(tmp_path)
 
     def evaluate(model: Model, *, input: Any = "How many live in Oslo?", **options: Any) -> EvalLog:
@@ -114,9 +120,10 @@ def looks_it_up(input: list[Any], tools: list[Any], choice: Any, config: Any) ->
     return says("I look.", calls=both)
 
 
+@on_both
 def test_the_log_has_our_steps_and_tools(evaluate: Callable[..., EvalLog]) -> None:
     log = evaluate(looks_it_up, solver=as_solver(expert()))
-    assert log.status == "success"
+    assert log.status == "success", log.error
     assert log.results
     assert log.results.scores[0].metrics["accuracy"].value == 1
     sample = sample_of(log)
@@ -153,6 +160,7 @@ def test_the_log_has_our_steps_and_tools(evaluate: Callable[..., EvalLog]) -> No
     ]
 
 
+@on_both
 def test_what_an_agent_inside_does_is_inside_of_its_call(evaluate: Callable[..., EvalLog]) -> None:
     sample = sample_of(evaluate(looks_it_up, solver=as_solver(expert())))
     spans = {e.id: e for e in sample.events if e.event == "span_begin"}
@@ -223,6 +231,7 @@ def test_reasoning_comes_back_to_the_model_as_it_was(evaluate: Callable[..., Eva
 # --- what ends a sample --------------------------------------------------------------------------
 
 
+@on_both
 @pytest.mark.parametrize(
     ("limit", "kind", "messages"),
     [({"message_limit": 4}, "message", 4), ({"token_limit": 20}, "token", 5)],
@@ -237,6 +246,7 @@ def test_inspects_limits_end_the_sample_and_the_messages_are_kept(
     assert len(sample.messages) == messages
 
 
+@on_both
 def test_inspects_time_limit_stops_a_tool_that_takes_too_long(
     evaluate: Callable[..., EvalLog],
 ) -> None:

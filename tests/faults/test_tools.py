@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -325,17 +325,15 @@ anyio.run(main, backend=sys.argv[1])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_real_sigint_still_stops(carrier: str, backend: str) -> None:
     command = [sys.executable, "-c", INTERRUPTED, backend]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    async with await anyio.open_process(command) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+        assert process.stderr is not None
+        assert await process.stdout.receive() == b"begun\n"
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
-    assert time.monotonic() - began < 5
-    assert process.returncode != 0
-    assert "KeyboardInterrupt" in errors
+        assert await process.wait() != 0
+        assert time.monotonic() - began < 5
+        assert b"KeyboardInterrupt" in await process.stderr.receive()
 
 
 @pytest.mark.fault("B27")
@@ -386,10 +384,8 @@ async def test_a_tool_that_will_not_stop(carrier: str, logs: list[Any]) -> None:
     @tool(timeout=0.05, grace=0.05)
     async def stubborn() -> str:
         while not over.is_set():
-            try:
+            with suppress(BaseException):
                 await over.wait()
-            except BaseException:  # noqa: BLE001, S110  that is the point
-                pass
         return "at last"
 
     played = await play(carrier, agent_with(stubborn, fine), [use("stubborn"), use("fine")], "ok")
@@ -577,6 +573,7 @@ async def test_results_of_nothing(carrier: str) -> None:
 @pytest.mark.fault("B36")
 async def test_cancelled_while_three_tools_run(carrier: str) -> None:
     begun = anyio.Event()
+    over = anyio.Event()
     running: set[int] = set()
     cleaned: set[int] = set()
 
@@ -588,6 +585,8 @@ async def test_cancelled_while_three_tools_run(carrier: str) -> None:
             await anyio.sleep(60)
         finally:
             cleaned.add(n)
+            if len(cleaned) == 3:
+                over.set()
         return "never"
 
     agent = agent_with(slow)
@@ -620,10 +619,8 @@ async def test_cancelled_while_three_tools_run(carrier: str) -> None:
             id = await wire.begin("tools/call", arguments)
             await begun.wait()
             await wire.cancel(id)
-            began = time.monotonic()
-            while len(cleaned) < 3:
-                await anyio.sleep(0.01)
-            assert time.monotonic() - began < 1
+            with anyio.fail_after(1):
+                await over.wait()
     assert cleaned == {0, 1, 2}
 
 

@@ -75,7 +75,8 @@ class Wire:
     written: list[str] = field(default_factory=list)
     """Every line that the server wrote."""
     _send: Any = None
-    _waiting: dict[int, Any] = field(default_factory=dict)
+    _waiting: dict[int, anyio.Event] = field(default_factory=dict)
+    _answers: dict[int, JSON] = field(default_factory=dict)
     _last: int = 0
     _group: Any = None
 
@@ -88,16 +89,14 @@ class Wire:
         self._last += 1
         if self.modern:
             params = {**params, "_meta": {**self._envelope(), **params.get("_meta", {})}}
-        self._waiting[self._last] = anyio.create_memory_object_stream[JSON](1)
+        self._waiting[self._last] = anyio.Event()
         await self.send({"id": self._last, "method": method, "params": params})
         return self._last
 
     async def answer_to(self, id: int) -> JSON:
         """The result of a request that was sent. Raises :class:`Rejected`."""
-        stream = self._waiting[id][1]
-        answer = await stream.receive()
-        for end in self._waiting.pop(id):
-            end.close()
+        await self._waiting.pop(id).wait()
+        answer = self._answers.pop(id)
         if "error" in answer:
             raise Rejected(answer["error"])
         return answer["result"]
@@ -173,8 +172,9 @@ class Wire:
             self.written.append(line)
             message = json.loads(line)
             if "method" not in message:
+                self._answers[message["id"]] = message
                 if (waiting := self._waiting.get(message["id"])) is not None:
-                    waiting[0].send_nowait(message)
+                    waiting.set()
             elif "id" in message:
                 self.asked.append((message["method"], message["params"]))
                 self._group.start_soon(self._reply, message)
