@@ -117,7 +117,7 @@ async def measure(tool: str, calls: int) -> dict[str, Any]:
     works = {"agentloop": ours(tool, calls), "floor": floor(tool, calls)}
     wall: dict[str, list[float]] = {name: [] for name in works}
     cpu: dict[str, list[float]] = {name: [] for name in works}
-    held = {name: math.inf for name in works}
+    held = dict.fromkeys(works, math.inf)
     for sample in range(-1, SAMPLES):
         for name, work in works.items():
             began, used = time.perf_counter(), time.process_time()

@@ -26,9 +26,7 @@ class Samples:
 
     def ratio_to(self, other: Samples) -> float:
         """The median of the ratios of samples that were taken side by side."""
-        return statistics.median(
-            a / b for a, b in zip(self.seconds, other.seconds, strict=True)
-        )
+        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
 async def side_by_side(

@@ -89,7 +89,9 @@ def _candidates(report: Report) -> Html:
     summaries = report.summaries
     priced = any(s.cost is not None for s in summaries)
     several = len(report.scorers) > 1
-    header = [tag("th"), *([tag("th", tag("div", _axis()), class_="axis-cell")] if report.scorers else [])]
+    header = [tag("th")]
+    if report.scorers:
+        header.append(tag("th", tag("div", _axis()), class_="axis-cell"))
     header += [tag("th", name) for name in (report.scorers if several else [])]
     names = ["fully right"] * bool(report.scorers)
     names += ["steps", "time", "tokens", *["cost"] * priced, "cut short", "failed"]
