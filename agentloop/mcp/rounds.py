@@ -233,7 +233,7 @@ class RoundsHost(ServedHost):
         await anyio.sleep_forever()
 
     def _suspended(self) -> Suspended:
-        return Suspended(self.asks, self.state(self.rounds + 1))
+        return Suspended(dict(sorted(self.asks.items())), self.state(self.rounds + 1))
 
     def state(self, rounds: int) -> str:
         """What there is to know when the function is entered again after so many rounds."""

@@ -80,7 +80,7 @@ class Backend(ABC):
     ``requests`` holds what was asked, ``spoken`` what the model said, both as the API writes it.
     """
 
-    key: ClassVar[str] = "sk-canary-5f1b2c9d8e7a"
+    key: ClassVar[str] = "canary-5f1b2c9d8e7a"
     model: ClassVar[str] = "model-1"
     features: ClassVar[frozenset[str]] = frozenset({"thinking", "images", "cache"})
     """What the API has: ``thinking``, ``images``, ``audio``, ``cache`` (figures for both

@@ -157,7 +157,7 @@ class AnthropicProvider(HTTPProvider):
             return await self._post(_PATH, body)
         except BadRequestError as error:
             forced = body.get("tool_choice", {}).get("type") == "any"
-            if not forced or not re.search(r"\bthinking\b", str(error), re.IGNORECASE):
+            if not forced or not re.search(r"thinking\b.*\btool", str(error), re.IGNORECASE):
                 raise
         self._thinks = True  # some models do without being asked to
         return await self._post(_PATH, {**body, "tool_choice": self._choice("required")})

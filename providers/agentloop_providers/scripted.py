@@ -94,10 +94,12 @@ class ScriptedProvider:
     def from_spec(cls, rest: str) -> ScriptedProvider:
         """From ``scripted:FILE``: a JSON list whose items are texts or sampling results."""
         try:
-            items: list[Any] = json.loads(Path(rest).read_text(encoding="utf-8"))
+            items: Any = json.loads(Path(rest).read_text(encoding="utf-8"))
+            if not isinstance(items, list):
+                raise TypeError(f"a {type(items).__name__}, not a list")
             lines: list[Line] = [
                 item if isinstance(item, str) else CreateMessageResultWithTools.model_validate(item)
-                for item in items
+                for item in cast("list[Any]", items)
             ]
         except (OSError, ValueError, TypeError, ValidationError) as error:
             raise DefinitionError(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from agentloop import Agent, Limits, tool
 from agentloop.errors import DefinitionError, ToolError
+from agentloop.provider import load_provider
 
 pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
 
@@ -263,6 +264,9 @@ def test_inspects_time_limit_stops_a_tool_that_takes_too_long(
     assert sample.limit.type == "time"
     said = [m.text for m in sample.messages if isinstance(m, ChatMessageAssistant)]
     assert said == ["I wait."]
+    (tool,) = [event for event in sample.events if event.event == "tool"]
+    assert not tool.pending
+    assert tool.error
 
 
 def test_the_agents_own_limits_hold_too(evaluate: Callable[..., EvalLog]) -> None:
@@ -373,7 +377,11 @@ def test_it_runs_where_there_is_no_question(evaluate: Callable[..., EvalLog]) ->
 
 # --- as a provider -------------------------------------------------------------------------------
 
+# Inspect keeps to the kind of event loop that it met first in a process.
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
+
+@on_asyncio
 async def test_any_model_of_inspect_is_a_provider() -> None:
     def model(input: list[Any], tools: list[Any], choice: Any, config: Any) -> ModelOutput:
         return says(f"{config.max_tokens} {config.temperature} {config.stop_seqs}")
@@ -385,6 +393,29 @@ async def test_any_model_of_inspect_is_a_provider() -> None:
     assert result.usage.input_tokens == 10
 
 
+@on_asyncio
+async def test_an_answer_that_failed_may_be_asked_for_again() -> None:
+    lines: list[Any] = [ValueError("busy"), says("fine")]
+
+    def model(input: list[Any], tools: list[Any], choice: Any, config: Any) -> ModelOutput:
+        line = lines.pop(0)
+        if isinstance(line, Exception):
+            raise line
+        return line
+
+    mock = get_model("mockllm/model", custom_outputs=model, memoize=False)
+    provider = InspectProvider(mock)
+    failed = await Agent("a").run("?", provider=provider)
+    assert failed.error
+    assert failed.error.startswith("inspect: ValueError: busy")
+    assert (await Agent("a").run("?", provider=provider)).text == "fine"
+
+
+def test_it_is_a_provider_on_the_command_line() -> None:
+    assert load_provider("inspect:mockllm/model").name == "inspect:mockllm/model"
+
+
+@on_asyncio
 async def test_what_is_set_in_inspect_counts_for_more() -> None:
     def model(input: list[Any], tools: list[Any], choice: Any, config: Any) -> ModelOutput:
         return says(f"{config.max_tokens} {config.temperature}")
@@ -395,15 +426,18 @@ async def test_what_is_set_in_inspect_counts_for_more() -> None:
     assert result.text == "9 0.1"
 
 
+class Leg(BaseModel):
+    start: str
+    end: str
+
+
+class Trip(BaseModel):
+    legs: list[Leg]
+    back: Leg | None = None
+
+
+@on_asyncio
 async def test_nested_arguments_reach_the_model_without_references() -> None:
-    class Leg(BaseModel):
-        start: str
-        end: str
-
-    class Trip(BaseModel):
-        legs: list[Leg]
-        back: Leg | None = None
-
     def book(trip: Trip, kind: str = "train") -> str:
         """Book a trip."""
         return f"{len(trip.legs)} legs"

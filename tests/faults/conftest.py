@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import inspect
 import threading
 import time
 from collections import defaultdict
@@ -42,9 +44,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test of this folder so much time, and then a clear end."""
     for item in items:
-        if "tests/faults" in item.path.as_posix() and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(WATCHDOG))
+        if "tests/faults" not in item.path.as_posix() or not isinstance(item, pytest.Function):
+            continue
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else WATCHDOG
+        if inspect.iscoroutinefunction(item.obj):
+            item.obj = _watched(item.obj, seconds)
+            item.add_marker(pytest.mark.timeout(seconds + 10), append=False)
+        elif not marker:
+            item.add_marker(pytest.mark.timeout(seconds))
+
+
+def _watched(test: Any, seconds: float) -> Any:
+    @functools.wraps(test)
+    async def watched(*args: Any, **kwargs: Any) -> None:
+        with anyio.fail_after(seconds):
+            await test(*args, **kwargs)
+
+    return watched
 
 
 @pytest.hookimpl(wrapper=True)

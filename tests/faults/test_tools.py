@@ -328,7 +328,7 @@ async def test_a_real_sigint_still_stops(carrier: str, backend: str) -> None:
     async with await anyio.open_process(command) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert await process.stdout.receive() == b"begun\n"
+        assert (await process.stdout.receive()).startswith(b"begun")
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert await process.wait() != 0

@@ -95,7 +95,8 @@ class Wire:
 
     async def answer_to(self, id: int) -> JSON:
         """The result of a request that was sent. Raises :class:`Rejected`."""
-        await self._waiting.pop(id).wait()
+        await self._waiting[id].wait()
+        del self._waiting[id]
         answer = self._answers.pop(id)
         if "error" in answer:
             raise Rejected(answer["error"])
@@ -173,8 +174,8 @@ class Wire:
             message = json.loads(line)
             if "method" not in message:
                 self._answers[message["id"]] = message
-                if (waiting := self._waiting.get(message["id"])) is not None:
-                    waiting.set()
+                if message["id"] in self._waiting:
+                    self._waiting[message["id"]].set()
             elif "id" in message:
                 self.asked.append((message["method"], message["params"]))
                 self._group.start_soon(self._reply, message)

@@ -6,15 +6,17 @@ in one another there too.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, suppress
-from typing import Any
+from contextlib import suppress
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from inspect_ai.event import SpanBeginEvent, SpanEndEvent, ToolEvent
 from inspect_ai.log import transcript
 from inspect_ai.tool import ToolCallError
 from inspect_ai.util import current_span_id
-from inspect_ai.util._span import parent_span
+from inspect_ai.util._span import (
+    _current_span_id as SPAN,  # pyright: ignore[reportPrivateUsage]
+)
 from mcp_types import ToolResultContent
 
 from agentloop.events import Event, RunEnded, RunStarted, ToolEnded, ToolStarted
@@ -46,6 +48,8 @@ class Log:
             self._finished(event)
 
     def _ended(self, event: RunEnded) -> None:
+        for key in [key for key in self._calls if key[0] == event.key]:  # it was cancelled
+            self._end_call(key, "Stopped.", failed=True, seconds=None)
         run = event.run
         told = {"agent": run.definition.name, "stop": str(run.stop), "error": run.error}
         counts = {"steps": run.steps, "tool_calls": run.tool_calls, "seconds": run.seconds}
@@ -62,19 +66,19 @@ class Log:
         transcript()._event(told)  # pyright: ignore[reportPrivateUsage]
 
     def _finished(self, event: ToolEnded) -> None:
-        key = (event.key, event.call.id)
-        told = self._calls.pop(key)
-        text = _text(event.result)
         failed = bool(event.result.is_error)
-        told._set_result(  # pyright: ignore[reportPrivateUsage]
-            result=text,
-            truncated=None,
-            error=ToolCallError("unknown", text) if failed else None,
-            working_time=event.seconds,
-            agent=None,
-            failed=None,
-            message_id=None,
-        )
+        key = (event.key, event.call.id)
+        self._end_call(key, _text(event.result), failed=failed, seconds=event.seconds)
+
+    def _end_call(
+        self, key: tuple[str, str], text: str, *, failed: bool, seconds: float | None
+    ) -> None:
+        told = self._calls.pop(key)
+        told.result = text
+        told.error = ToolCallError("unknown", text) if failed else None
+        told.pending = None
+        told.completed = datetime.now(UTC)
+        told.working_time = seconds
         transcript()._event_updated(told)  # pyright: ignore[reportPrivateUsage]
         self._spans.pop(key).end()
 
@@ -85,15 +89,14 @@ class _Span:
     def __init__(self, name: str, type: str) -> None:
         self._id = uuid4().hex
         parent = current_span_id()
-        self._inside: AbstractContextManager[Any] = parent_span(self._id)
-        self._inside.__enter__()
+        self._before = SPAN.set(self._id)
         begin = SpanBeginEvent(id=self._id, parent_id=parent, type=type, name=name)
         transcript()._event(begin)  # pyright: ignore[reportPrivateUsage]
 
     def end(self) -> None:
         transcript()._event(SpanEndEvent(id=self._id))  # pyright: ignore[reportPrivateUsage]
         with suppress(ValueError):  # it ends in another task than it began
-            self._inside.__exit__(None, None, None)
+            SPAN.reset(self._before)
 
 
 def _text(result: ToolResultContent) -> str:

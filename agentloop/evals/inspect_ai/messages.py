@@ -189,7 +189,7 @@ def to_reply(output: ModelOutput, names: Fitted) -> CreateMessageResultWithTools
         role="assistant",
         content=_blocks(message, names),
         model=output.model or message.model or KIND,
-        stop_reason=_STOPS.get(output.stop_reason),
+        stop_reason=_STOPS.get(output.stop_reason, "endTurn"),
         _meta=with_usage(meta, usage) if (usage := _usage(output)) else meta,
     )
 
@@ -269,7 +269,7 @@ def _use(call: ToolCall, names: Fitted) -> ToolUseContent:
 def _usage(output: ModelOutput) -> Usage | None:
     """What a reply used; Inspect counts cached input apart from other input."""
     usage = output.usage
-    if usage is None:
+    if usage is None or not usage.total_tokens:  # some of its models report zeros for nothing
         return None
     read, written = usage.input_tokens_cache_read or 0, usage.input_tokens_cache_write or 0
     return Usage(
