@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, NamedTuple
@@ -13,10 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from agentloop import Agent, Limits, RunResult
+from agentloop.errors import ProviderError
 from agentloop.run import Stop
 from agentloop.testing.backend import Backend, Call, Line, Refuses, Says, Sends, served
 from agentloop.testing.chat_api import ChatBackend
 from agentloop.testing.messages_api import MessagesBackend
+from agentloop.testing.provider_contract import ask, user
 from agentloop.testing.responses_api import ResponsesBackend
 from agentloop_providers import AnthropicProvider, OpenAIChatProvider, OpenAIProvider
 from agentloop_providers.retry import Retry
@@ -46,12 +49,24 @@ KINDS: dict[str, tuple[type[Backend], Callable[..., Any], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def backends() -> Iterator[dict[str, Backend]]:
+    """A server for each API, for all tests."""
+    backends = {kind: KINDS[kind][0]() for kind in KINDS}
+    with ExitStack() as stack:
+        for backend in backends.values():
+            stack.enter_context(served(backend))
+        yield backends
+
+
 @pytest.fixture(params=KINDS)
-def api(request: pytest.FixtureRequest) -> Iterator[API]:
-    backend_class, provider, path = KINDS[request.param]
-    backend = backend_class()
-    with served(backend):
-        yield API(backend, provider, path)
+def api(request: pytest.FixtureRequest, backends: dict[str, Backend]) -> API:
+    backend = backends[request.param]
+    backend.clear()
+    for kept in (backend.requests, backend.raw, backend.spoken, backend.problems):
+        kept.clear()
+    _, provider, path = KINDS[request.param]
+    return API(backend, provider, path)
 
 
 class Looker:
@@ -103,6 +118,7 @@ async def test_retry_after_in_seconds_is_honoured(carrier: str, api: API) -> Non
 
 
 @pytest.mark.fault("B46")
+@pytest.mark.parametrize("api", ["messages"], indirect=True)
 async def test_retry_after_as_a_date_is_honoured(carrier: str, api: API) -> None:
     busy = Refuses(429, "busy", headers={"retry-after": in_two_seconds()})
     began = time.monotonic()
@@ -162,12 +178,8 @@ async def test_an_error_for_ever(carrier: str, api: API) -> None:
     assert time.monotonic() - began < 4
     api.backend.clear()
     api.backend.says(line)
-    from agentloop.errors import ProviderError
-
     async with api.open(retry=Retry(attempts=1)) as provider:
         with pytest.raises(ProviderError) as raised:
-            from agentloop.testing.provider_contract import ask, user
-
             await provider.sample(ask(user("go")))
     assert (raised.value.status, raised.value.request_id) == (500, "req-7")
 
