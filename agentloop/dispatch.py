@@ -40,7 +40,7 @@ async def dispatch(
     Raises nothing but cancellation, and what the host raises where it cannot keep its promises;
     then ``results`` holds what finished before.
     """
-    uses = [use for use in run.messages[-1].content_as_list if use.type == "tool_use"]
+    uses = [use for use in run.messages.last.content_as_list if use.type == "tool_use"]
     names = {use.id: f"{run.steps}.{number}" for number, use in enumerate(uses)}
     turn = _Turn(run, place, results, sink, names, deadline)
     prepared: list[_Prepared] = []

@@ -6,7 +6,7 @@ types.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from mcp_types import SamplingMessageContentBlock, TextContent, ToolUseContent
@@ -26,10 +26,8 @@ MAX_ID = 1024
 class Taken:
     """A reply as a run may keep it."""
 
-    blocks: list[SamplingMessageContentBlock] = field(
-        default_factory=list["SamplingMessageContentBlock"]
-    )
-    invalid: dict[str, str] = field(default_factory=dict[str, str])
+    blocks: list[SamplingMessageContentBlock]
+    invalid: dict[str, str]
     """What is wrong with a call, by its id: it is not run, and the model is told this."""
     meta: dict[str, Any] | None = None
     """What the provider wants back with the message."""
@@ -62,7 +60,7 @@ class _Intake:
     """Takes block after block, for as long as there is room."""
 
     def __init__(self, limits: Limits) -> None:
-        self.taken = Taken()
+        self.taken = Taken([], {})
         self._limits = limits
         self._room = limits.bytes_per_reply
         self._ids: set[str] = set()

@@ -19,17 +19,17 @@ class Moment(NamedTuple):
 class Journal:
     """An event sink that keeps what it is told, and passes it on."""
 
-    __slots__ = ("_above", "_sink", "moments")
+    __slots__ = ("_above", "_moments", "_sink")
 
     def __init__(self, sink: Sink | None = None, *, above: Journal | None = None) -> None:
         """``above`` keeps the same, without passing it on."""
         self._sink = sink
         self._above = above
-        self.moments: list[Moment] = []
+        self._moments: list[tuple[float, Event]] = []
 
     def __call__(self, event: Event) -> None:
-        moment = Moment(time.monotonic(), event)
-        self.moments.append(moment)
+        moment = (time.monotonic(), event)
+        self._moments.append(moment)
         if self._above is not None:
             self._above._keep(moment)
         if self._sink is not None:
@@ -39,12 +39,12 @@ class Journal:
         """The moments of the run at ``key`` and of the runs inside of it."""
         inside = f"{key}/"
         return [
-            moment
-            for moment in self.moments
-            if moment.event.key == key or moment.event.key.startswith(inside)
+            Moment(at, event)
+            for at, event in self._moments
+            if event.key == key or event.key.startswith(inside)
         ]
 
-    def _keep(self, moment: Moment) -> None:
-        self.moments.append(moment)
+    def _keep(self, moment: tuple[float, Event]) -> None:
+        self._moments.append(moment)
         if self._above is not None:
             self._above._keep(moment)

@@ -46,9 +46,10 @@ class Driver:
             while (wanted := pending(run := self._in_bounds(run))) is not None:
                 if isinstance(wanted, Ask):
                     if not resumed:
-                        run = asking(run, at=time.time())
-                        self.keep(run)
-                        await self.place.host.before_ask(self.provider)
+                        if self.place.host.suspends:
+                            run = asking(run, at=time.time())
+                            self.keep(run)
+                            await self.place.host.before_ask(self.provider)
                         tell(self.sink, AskStarted(run, self.place.key, self.provider.name))
                     run = await self._ask(run, wanted.request, patience, resumed)
                 else:

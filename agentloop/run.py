@@ -41,7 +41,7 @@ from agentloop.intake import TooMuch, clean_text, take
 from agentloop.meta import NOTICE_KEY, USAGE_KEY, Reply, usage_of
 from agentloop.output import ANSWER_TOOL, OutputInvalid
 from agentloop.text import clean, cut
-from agentloop.transcript import Transcript, written
+from agentloop.transcript import Transcript, remade, written
 from agentloop.usage import Usage
 
 STATE_VERSION = 1
@@ -278,7 +278,7 @@ def _request(run: Run) -> CreateMessageRequestParams:
     else:
         template = definition.request
     # A copy of a request made once: nothing of the history is validated again at each step.
-    return template.model_copy(update={"messages": run.messages.to_list()})
+    return remade(template, messages=run.messages.to_list())
 
 
 # --- answers -----------------------------------------------------------------------------------
@@ -319,8 +319,7 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
         if reply.stop_reason in _REFUSALS:
             return _end(run, Stop.REFUSED)
         return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
-    message = _ASSISTANT.model_copy(update={"content": content, "meta": taken.meta})
-    run = _append(run, message)
+    run = _append(run, remade(_ASSISTANT, content=content, meta=taken.meta))
     if reply.stop_reason in _REFUSALS:
         return _end(run, Stop.REFUSED)
     if uses:
@@ -610,14 +609,12 @@ def _with(run: Run, **changes: Any) -> Run:
     return new
 
 
-# Copies of these are made at half the cost of building a message from its parts.
 _USER = SamplingMessage(role="user", content=[])
 _ASSISTANT = SamplingMessage(role="assistant", content=[])
 
 
 def _say(run: Run, content: Sequence[SamplingMessageContentBlock], **changes: Any) -> Run:
-    message = _USER.model_copy(update={"content": list(content)})
-    return _append(run, message, **changes)
+    return _append(run, remade(_USER, content=list(content)), **changes)
 
 
 def _append(run: Run, message: SamplingMessage, **changes: Any) -> Run:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Any, TypeAlias, overload
+from typing import Annotated, Any, TypeAlias, TypeVar, overload
 
 from mcp_types import SamplingMessage, SamplingMessageContentBlock
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 WIRE: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_none": True}
 """How the protocol's types are written, as options of ``model_dump``."""
+
+
+def remade(model: ModelT, **values: Any) -> ModelT:
+    """A copy of ``model`` with ``values`` in it, unchecked.
+
+    It is ``model_copy`` at half its cost, for models without private attributes: every step makes
+    two messages and a request.
+    """
+    new = object.__new__(type(model))
+    put = object.__setattr__
+    put(new, "__dict__", model.__dict__ | values)
+    put(new, "__pydantic_fields_set__", model.__pydantic_fields_set__)
+    put(new, "__pydantic_extra__", None)
+    put(new, "__pydantic_private__", None)
+    return new
 
 
 def written(message: SamplingMessage) -> dict[str, Any]:
@@ -83,10 +100,7 @@ class Transcript(Sequence[SamplingMessage]):
     def from_json(cls, data: object) -> Transcript:
         """Read what :meth:`to_json` wrote. Raises ``pydantic.ValidationError``."""
         read = _MESSAGES.validate_python(data, by_name=False, by_alias=True)
-        return cls(
-            SamplingMessage.model_construct(role=m.role, content=m.content, meta=m.meta)
-            for m in read
-        )
+        return cls(remade(_EMPTY, role=m.role, content=m.content, meta=m.meta) for m in read)
 
     @overload
     def __getitem__(self, index: int) -> SamplingMessage: ...
@@ -129,4 +143,5 @@ class _Message(SamplingMessage):
     content: list[_Block] | _Block
 
 
+_EMPTY = SamplingMessage(role="user", content=[])
 _MESSAGES: TypeAdapter[list[_Message]] = TypeAdapter(list[_Message])

@@ -9,6 +9,7 @@ from mcp_types import CreateMessageRequestParams
 
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, DefinitionError, DeniedError, ProviderError
+from agentloop.events import RunEnded, Sink, tell
 from agentloop.journal import Journal
 from agentloop.meta import Reply
 from agentloop.place import User
@@ -29,6 +30,7 @@ async def carry(
     *,
     provider: Provider,
     carrier: Carrier = "direct",
+    on_event: Sink | None = None,
     user: User | None = None,
 ) -> RunResult[Any]:
     """Run ``agent`` on ``prompt``.
@@ -38,7 +40,7 @@ async def carry(
     prompt that is more than a text, and what ``Agent.run`` raises.
     """
     if carrier == "direct":
-        return await agent.run(prompt, provider=provider, user=user)
+        return await agent.run(prompt, provider=provider, on_event=on_event, user=user)
     if not isinstance(prompt, str):
         raise DefinitionError(f"over {carrier!r} a prompt is a text")
 
@@ -47,7 +49,7 @@ async def carry(
     from agentloop.mcp import mount
     from agentloop.testing import MockClient
 
-    journal = Journal()
+    journal = Journal(on_event)
     server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
     mount(server, agent, on_event=journal)
     model = _Model(provider)
@@ -60,6 +62,7 @@ async def carry(
     if run.stop is None:
         # A client that gives up tells nobody: the run is where the server saw it last.
         run = fail(run, problem, stop=stop)
+        tell(journal, RunEnded(run, key))
     if model.error and run.stop in (Stop.FAILED, Stop.DENIED):
         run = dataclasses.replace(run, error=f"{model.error.code}: {model.error}")
     return RunResult(run, journal, key)

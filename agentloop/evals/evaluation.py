@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import anyio
-import anyio.to_thread
-
 from agentloop._version import __version__
 from agentloop.agent import Agent
 from agentloop.branches import gather
@@ -22,11 +19,10 @@ from agentloop.evals.candidates import Candidate, Providers, candidates
 from agentloop.evals.carry import Carrier, carry
 from agentloop.evals.case import Case, Cases, numbered, plain
 from agentloop.evals.report import Report
-from agentloop.evals.results import Header, Results
+from agentloop.evals.results import Header, Results, transcript_name
 from agentloop.evals.score import Scorer, answer_of, check_expectations, named, score_all
 from agentloop.evals.trial import Key, Trial
 from agentloop.place import User
-from agentloop.result import RunResult
 from agentloop.usage import Limits
 
 AgentOf = Agent[Any] | Callable[[Case], Agent[Any]]
@@ -177,6 +173,7 @@ class _Sitting:
     async def _trial(self, item: _Todo) -> Trial:
         case, candidate = item.case, item.candidate
         agent = _agent_for(case, self.agent)
+        transcript = self.results.transcript(candidate.name)
         at, began = time.time(), time.monotonic()
         async with candidate.answering(case) as provider:
             result = await carry(
@@ -184,6 +181,7 @@ class _Sitting:
                 case.prompt,
                 provider=provider,
                 carrier=candidate.carrier,
+                on_event=transcript,
                 user=self.user,
             )
             seconds = time.monotonic() - began
@@ -201,17 +199,11 @@ class _Sitting:
             tool_calls=result.run.tool_calls,
             seconds=round(seconds, 4),
             usage=result.usage,
-            transcript=await self._save(result, item.key),
+            transcript=transcript_name(candidate.name) if transcript else None,
+            run=result.run.id,
             at=round(at, 3),
         )
         return dataclasses.replace(trial, cost=self._cost(trial, candidate))
-
-    async def _save(self, result: RunResult[Any], key: Key) -> str | None:
-        """Keep the transcript; the file system may be slow, and the other runs go on meanwhile."""
-        file = self.results.transcript(key)
-        if file is not None:
-            await anyio.to_thread.run_sync(result.save, f"{self.results.folder}/{file}")
-        return file
 
     def _cost(self, trial: Trial, candidate: Candidate) -> float | None:
         price = self.prices.get(candidate.label)

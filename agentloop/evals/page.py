@@ -10,26 +10,28 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from agentloop import page as transcript_page
+from agentloop import timeline
 from agentloop.errors import AgentLoopError
+from agentloop.evals.case import file_name
 from agentloop.evals.comparison import compared_within
 from agentloop.evals.page_cases import Link, cases_table
 from agentloop.evals.report import Report, Summary
 from agentloop.evals.table import interval, money, percent, scope
-from agentloop.evals.trial import Trial
+from agentloop.evals.trial import Key, Trial
 from agentloop.page.html import Html, inside, tag
 from agentloop.page.words import count, duration, moment, short
 
 
 def save_page(report: Report, file: Path) -> None:
-    """Write the report to ``file``, and beside each transcript its page, to which it links."""
+    """Write the report to ``file``, and the page of each transcript, to which it links."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pages = _transcript_pages(report)
 
     def link(trial: Trial) -> str | None:
-        if report.folder is None or trial.transcript is None:
-            return None
-        page = _transcript_page(report.folder / trial.transcript)
+        page = pages.get(trial.key)
         return None if page is None else Path(os.path.relpath(page, file.parent)).as_posix()
 
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(render(report, link), encoding="utf-8", errors="replace")
 
 
@@ -155,18 +157,28 @@ def _track(summary: Summary) -> Html:
     )
 
 
-def _transcript_page(transcript: Path) -> Path | None:
-    """The page of a transcript, written if it is not there yet; None where that cannot be."""
-    from agentloop import page, timeline
-
-    target = transcript.with_suffix(".html")
-    try:
-        if not target.exists() or target.stat().st_mtime_ns < transcript.stat().st_mtime_ns:
-            text = page.render(timeline.read(transcript))
-            target.write_text(text, encoding="utf-8", errors="replace")
-    except (OSError, AgentLoopError):  # it was taken away, or is damaged: there is just no link
-        return None
-    return target
+def _transcript_pages(report: Report) -> dict[Key, Path]:
+    """The pages of the transcripts that are there, written if they are not there yet."""
+    pages: dict[Key, Path] = {}
+    by_file: dict[Path, list[Trial]] = {}
+    for trial in report.trials:
+        if report.folder is not None and trial.transcript is not None:
+            by_file.setdefault(report.folder / trial.transcript, []).append(trial)
+    for transcript, trials in by_file.items():
+        try:
+            stories = {story.id: story for story in timeline.read(transcript)}
+        except (OSError, AgentLoopError):  # it was taken away, or is damaged: there are no links
+            continue
+        folder = transcript.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        for trial in trials:
+            if trial.run in stories:
+                page = folder / f"{file_name(trial.case)}.{trial.number}.{trial.run}.html"
+                if not page.exists():
+                    text = transcript_page.render([stories[trial.run]])
+                    page.write_text(text, encoding="utf-8", errors="replace")
+                pages[trial.key] = page
+    return pages
 
 
 @cache

@@ -1,17 +1,20 @@
 """Results on the disk: a folder that an evaluation can go on from after any interruption.
 
-    results.jsonl       a header for each sitting, then one line for each trial that ended
-    transcripts/        the transcript of each run, and its page once there is a report
-    report.html         the report
+    results.jsonl            a header for each sitting, then one line for each trial that ended
+    transcripts/NAME.jsonl   what happened in the runs of one candidate, as it happened
+    transcripts/NAME/        a page for each of these runs, once there is a report
+    report.html              the report
 
-A trial's line is written when everything of the trial is known and its transcript is on the disk.
-A line that was cut off, as by a killed process, is taken away when the evaluation goes on.
+A trial's line is written when everything of the trial is known, and its transcript is written by
+then. What was cut off, as by a killed process, is passed over when the evaluation goes on.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +23,7 @@ from agentloop.errors import DefinitionError, StateError
 from agentloop.evals.case import file_name
 from agentloop.evals.trial import Key, Trial
 from agentloop.text import clean_json
+from agentloop.transcript_file import TranscriptFile
 
 FILE = "results.jsonl"
 TRANSCRIPTS = "transcripts"
@@ -93,12 +97,12 @@ class Results:
         self.trials: dict[Key, Trial] = {}
         self.headers: list[Header] = []
         self.folder = Path(folder) if folder is not None else None
-        self._homes: dict[str, str] = {}
+        self._transcripts: dict[str, TranscriptFile] = {}
         self._out: Any = None
         if self.folder is None:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / TRANSCRIPTS).mkdir(parents=True, exist_ok=True)
             self._out = (self.folder / FILE).open("a+b")
         except OSError as error:
             raise DefinitionError(f"results cannot be kept in {self.folder}: {error}") from error
@@ -133,17 +137,19 @@ class Results:
         self.trials.pop(trial.key, None)
         self.trials[trial.key] = trial
 
-    def transcript(self, key: Key) -> str | None:
-        """Where the transcript of a trial belongs, from the folder; None where there is none."""
+    def transcript(self, candidate: str) -> TranscriptFile | None:
+        """The file that takes what happens in the runs of a candidate; None without a folder."""
         if self.folder is None:
             return None
-        case, candidate, number = key
-        if (home := self._homes.get(candidate)) is None:
-            home = self._homes[candidate] = f"{TRANSCRIPTS}/{file_name(candidate)}"
-            (self.folder / home).mkdir(parents=True, exist_ok=True)
-        return f"{home}/{file_name(case)}.{number}.jsonl"
+        if candidate not in self._transcripts:
+            file = self.folder / transcript_name(candidate)
+            _end_line(file)
+            self._transcripts[candidate] = TranscriptFile(file, append=True)
+        return self._transcripts[candidate]
 
     def close(self) -> None:
+        for transcript in self._transcripts.values():
+            transcript.close()
         if self._out is not None:
             self._out.close()
 
@@ -170,6 +176,20 @@ class Results:
         whole = self._out.read().rfind(b"\n") + 1
         self._out.truncate(whole)
         self._out.seek(whole)
+
+
+def transcript_name(candidate: str) -> str:
+    """The file with a candidate's transcripts, from the folder of the results."""
+    return f"{TRANSCRIPTS}/{file_name(candidate)}.jsonl"
+
+
+def _end_line(file: Path) -> None:
+    """End the last line of a file, where it was cut off."""
+    with suppress(FileNotFoundError), file.open("r+b") as out:
+        if out.seek(0, os.SEEK_END):
+            out.seek(-1, os.SEEK_END)
+            if out.read(1) != b"\n":
+                out.write(b"\n")
 
 
 def _file(folder: str | Path) -> Path:

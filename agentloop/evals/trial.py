@@ -35,7 +35,9 @@ class Trial:
     cost: float | None = None
     """Of the run and of its judges, as far as the prices are known."""
     transcript: str | None = None
-    """The file of the run's transcript, from the folder of the results."""
+    """The file with the run's transcript, from the folder of the results."""
+    run: str = ""
+    """The run's id."""
     at: float = 0.0
     """When it began, in seconds since the epoch."""
 
@@ -75,6 +77,7 @@ class Trial:
             "seconds": self.seconds,
             "usage": self.usage.to_json(),
             "at": self.at,
+            "run": self.run,
         }
         if self.scores:
             data["scores"] = {name: score.to_json() for name, score in self.scores.items()}
@@ -104,4 +107,5 @@ class Trial:
             cost=data.get("cost"),
             transcript=data.get("transcript"),
             at=data["at"],
+            run=data["run"],
         )

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from agentloop import Agent, Limits
 from agentloop.events import Event, RunEnded
-from agentloop.mcp import mount
+from agentloop.mcp import mount, seal
 from agentloop.mcp.callback import sampling_callback
 from agentloop.run import Run, Stop
 from agentloop.store import MemoryStore
@@ -206,6 +206,8 @@ def limited(agent: Agent[Any], limits: Limits) -> Agent[Any]:
 def serving(agent: Agent[Any], carrier: str, **options: Any) -> Server[Any]:
     """A server that offers ``agent``; with a store for the carrier that is called so."""
     server: Server[Any] = Server("faults")
+    if security := options.pop("security", None):
+        seal(server, security)
     if carrier == STORED:
         options.setdefault("store", MemoryStore())
     mount(server, agent, **options)

@@ -1,0 +1,94 @@
+"""Servers over real HTTP on this machine, and requests to them by hand."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
+)
+
+from tests.faults.wire import JSON, ME, SAMPLING, Rejected
+
+MODERN = "2026-07-28"
+ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+@contextmanager
+def serving_http(app: Any) -> Iterator[str]:
+    """Serve an ASGI application on a free port, in a thread; gives the address of its ``/mcp``."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="http server", daemon=True)
+    thread.start()
+    try:
+        give_up = time.monotonic() + 10
+        while not server.started:
+            assert time.monotonic() < give_up
+            time.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(10)
+
+
+def envelope(capabilities: JSON = SAMPLING) -> JSON:
+    """The ``_meta`` that a request of 2026-07-28 must have."""
+    return {
+        PROTOCOL_VERSION_META_KEY: MODERN,
+        CLIENT_CAPABILITIES_META_KEY: capabilities,
+        CLIENT_INFO_META_KEY: ME,
+    }
+
+
+def post_of(
+    name: str,
+    arguments: JSON,
+    *,
+    answers: JSON | None = None,
+    state: str | None = None,
+    capabilities: JSON = SAMPLING,
+    meta: JSON | None = None,
+    token: str | None = None,
+) -> dict[str, Any]:
+    """The arguments of ``client.post(url, ...)`` for one round of a tool call."""
+    params: JSON = {
+        "name": name,
+        "arguments": arguments,
+        "_meta": envelope(capabilities) | (meta or {}),
+    }
+    if answers is not None:
+        params["inputResponses"] = answers
+    if state is not None:
+        params["requestState"] = state
+    headers = ACCEPT | {
+        "mcp-protocol-version": MODERN,
+        "mcp-method": "tools/call",
+        "mcp-name": name,
+    }
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return {"content": json.dumps(body), "headers": headers}
+
+
+def result_of(response: Any) -> JSON:
+    """The result in a response, JSON or a stream of events. Raises :class:`Rejected`."""
+    text: str = response.text
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        lines = [line for line in text.splitlines() if line.startswith("data: ")]
+        text = lines[-1].removeprefix("data: ")
+    message = json.loads(text)
+    if "error" in message:
+        raise Rejected(message["error"])
+    return message["result"]
