@@ -9,13 +9,12 @@ from mcp_types import CreateMessageRequestParams
 
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, DefinitionError, DeniedError, ProviderError
-from agentloop.events import RunEnded, Sink, tell
-from agentloop.journal import Journal
+from agentloop.events import Event, RunEnded, Sink, all_of, tell
 from agentloop.meta import Reply
 from agentloop.place import User
 from agentloop.provider import Provider
 from agentloop.result import RunResult
-from agentloop.run import Prompt, Stop, fail
+from agentloop.run import Prompt, Run, Stop, fail
 
 if TYPE_CHECKING:
     from agentloop.testing import MockClient
@@ -49,23 +48,35 @@ async def carry(
     from agentloop.mcp import mount
     from agentloop.testing import MockClient
 
-    journal = Journal(on_event)
+    outermost = _Outermost()
+    listener = all_of(outermost, on_event) if on_event else outermost
     server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
-    mount(server, agent, on_event=journal)
+    mount(server, agent, on_event=listener)
     model = _Model(provider)
     async with MockClient(server, model, carrier=carrier, user=user) as client:
         problem, stop = await _call(client, agent.name, prompt)
-    if not journal.moments:
+    run = outermost.run
+    if run is None:
         raise AgentLoopError(f"the call never came to a run: {problem}")
-    key = journal.moments[0].event.key
-    run = next(m.event.run for m in reversed(journal.moments) if m.event.key == key)
     if run.stop is None:
         # A client that gives up tells nobody: the run is where the server saw it last.
         run = fail(run, problem, stop=stop)
-        tell(journal, RunEnded(run, key))
+        tell(listener, RunEnded(run, outermost.key))
     if model.error and run.stop in (Stop.FAILED, Stop.DENIED):
         run = dataclasses.replace(run, error=f"{model.error.code}: {model.error}")
-    return RunResult(run, journal, key)
+    return RunResult(run)
+
+
+class _Outermost:
+    """An event sink that knows the outermost run as it was last heard of."""
+
+    key = ""
+    run: Run | None = None
+
+    def __call__(self, event: Event) -> None:
+        self.key = self.key or event.key
+        if event.key == self.key:
+            self.run = event.run
 
 
 class _Model:

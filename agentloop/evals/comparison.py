@@ -67,6 +67,17 @@ class Comparison:
             f"The difference of {points} points {chance} (95 % interval {ends[0]} to {ends[1]})."
         )
 
+    def brief(self) -> str:
+        """The comparison in a line, from the side of ``b``."""
+        if self.score is None:
+            return f"{self.b}: no scored cases in common"
+        low, mean, high = (round(self.score[i] * 100) for i in (1, 0, 2))
+        chance = "" if self.certain else ", which may be chance"
+        return (
+            f"{self.b}: {mean:+d} points ({low:+d} to {high:+d}){chance}; "
+            f"ahead on {_cases(len(self.better))}, behind on {len(self.worse)}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "a": self.a,
@@ -142,9 +153,10 @@ def _moved(trial: Trial, report: Report, name: str) -> Trial:
     return replace(trial, candidate=name, transcript=transcript)
 
 
-def compared_within(report: Report) -> list[Comparison]:
-    """Each other candidate of a report against its first one."""
-    first, *others = report.candidates
+def compared_within(report: Report, to: str | None = None) -> list[Comparison]:
+    """Each other candidate of a report against the one called ``to``, by default its first."""
+    first = to or report.candidates[0]
+    others = [name for name in report.candidates if name != first]
     mine = report.of_candidate(first)
     return [compared(first, other, mine, report.of_candidate(other)) for other in others]
 

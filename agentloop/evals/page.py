@@ -74,16 +74,19 @@ def _title(report: Report) -> Html:
 
 def _verdicts(report: Report) -> Html | None:
     """What it all comes to, in sentences."""
-    scored = [(s, s.score) for s in report.summaries if s.score]
+    scored = [(s, s.score.mean) for s in report.summaries if s.score]
     if not scored:
         return None
-    best, score = max(scored, key=lambda pair: pair[1].mean)
+    best, mean = max(scored, key=lambda pair: pair[1])
     if len(report.candidates) == 1:
         right = f"{best.right:,} of {count(len(best.trials), 'trial')}"
-        lines = [f"{best.candidate} scores {percent(score.mean)}: {right} fully right."]
+        said = [tag("p", f"{best.candidate} scores {percent(mean)}: {right} fully right.")]
+    elif len(report.candidates) == 2:
+        said = [tag("p", comparison.verdict()) for comparison in compared_within(report)]
     else:
-        lines = [comparison.verdict() for comparison in compared_within(report)]
-    return tag("div", [tag("p", line) for line in lines], class_="verdict")
+        lines = [tag("li", each.brief()) for each in compared_within(report, best.candidate)]
+        said = [tag("p", f"{best.candidate} scores highest, {percent(mean)}."), tag("ul", lines)]
+    return tag("div", said, class_="verdict")
 
 
 def _candidates(report: Report) -> Html:
@@ -96,7 +99,7 @@ def _candidates(report: Report) -> Html:
         header.append(tag("th", tag("div", _axis()), class_="axis-cell"))
     header += [tag("th", name) for name in (report.scorers if several else [])]
     names = ["fully right"] * bool(report.scorers)
-    names += ["steps", "time", "tokens", *["cost"] * priced, "cut short", "failed"]
+    names += ["steps", "time", "tokens/run", *["total cost"] * priced, "cut short", "failed"]
     header += [tag("th", name) for name in names]
     rows = [_candidate(s, report.scorers, several=several, priced=priced) for s in summaries]
     notes = ["The bar is the 95 % interval: where the score may lie for other cases of this kind."]

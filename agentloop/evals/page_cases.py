@@ -15,8 +15,8 @@ from agentloop.run import Stop
 Link = Callable[[Trial], str | None]
 """Gives the address of a trial's transcript, if it has one."""
 
-_MOST_CHIPS = 6
-"""Repeats of a case that are shown one by one."""
+_MOST_MARKS = 12
+"""Marks for one case that are shown one by one; more are told as a share."""
 _ANSWER = 4_000
 """Characters of an answer that are shown; its transcript has all of it."""
 
@@ -62,13 +62,14 @@ def _case(name: str, trials: dict[str, list[Trial]], report: Report, link: Link)
     first = next(found for found in of_all if found)[0]
     values = {_mean(found) for found in of_all}
     wrong = any(value != 1 for value in values)
+    most = max(_MOST_MARKS // len(of_all), 2)
     prompt = first.prompt if isinstance(first.prompt, str) else as_json(first.prompt)
     return tag(
         "details",
         tag(
             "summary",
             tag("span", tag("b", name), " ", prompt, class_="prompt"),
-            [_marks(found, scored=bool(report.scorers)) for found in of_all],
+            [_marks(found, scored=bool(report.scorers), most=most) for found in of_all],
             class_="entry",
         ),
         tag("div", _question(prompt, first.expected), _answers(of_all, link), class_="detail"),
@@ -83,9 +84,9 @@ def _mean(trials: Sequence[Trial]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _marks(trials: Sequence[Trial], *, scored: bool) -> Html:
-    """A candidate's marks for a case."""
-    if len(trials) > _MOST_CHIPS and scored:
+def _marks(trials: Sequence[Trial], *, scored: bool, most: int) -> Html:
+    """A candidate's marks for a case, at most so many one by one."""
+    if len(trials) > most and scored:
         right = sum(trial.value == 1 for trial in trials)
         kind = "right" if right == len(trials) else "wrong" if right == 0 else "partly"
         return tag(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from agentloop.errors import DefinitionError, StateError
+from agentloop.errors import AgentLoopError, DefinitionError, StateError
 from agentloop.evals.case import file_name
 from agentloop.evals.trial import Key, Trial
 from agentloop.text import clean_json
@@ -160,8 +160,11 @@ class Results:
             line = _line(entry)
         except ValueError:  # what is no UTF-8 or no JSON: rare, and dear to look for
             line = _line(clean_json(entry))
-        self._out.write(line)
-        self._out.flush()
+        try:
+            self._out.write(line)
+            self._out.flush()
+        except OSError as error:
+            raise AgentLoopError(f"results cannot be kept in {self.folder}: {error}") from error
 
     def _lock(self) -> None:
         if fcntl is None:

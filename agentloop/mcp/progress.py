@@ -45,27 +45,26 @@ class Progress:
             await self._news.wait()
             await self.flush()
             if self._tokens < 1:
-                await anyio.sleep(1 / _PER_SECOND)
+                await anyio.sleep((1 - self._tokens) / _PER_SECOND)
 
     async def flush(self) -> None:
-        """Send what is noted now, after what is being sent already."""
+        """Send what is noted now, after what is being sent already: the latest in any case."""
         async with self._sending:
             self._news = anyio.Event()
             notes, self._unsent = self._unsent, []
-            for number, (count, text) in enumerate(notes):
-                if self._may_send() or number == len(notes) - 1:
-                    await self._session.report_progress(count, None, text)
+            room = self._room()
+            for count, text in notes if len(notes) <= room else [*notes[: room - 1], notes[-1]]:
+                self._tokens -= 1
+                await self._session.report_progress(count, None, text)
 
     def _note(self, text: str) -> None:
         self._count += 1
         self._unsent.append((self._count, text))
         self._news.set()
 
-    def _may_send(self) -> bool:
+    def _room(self) -> int:
+        """How many notifications may leave now; the last one of a call may leave in any case."""
         now = time.monotonic()
         self._tokens = min(BURST, self._tokens + (now - self._filled) * _PER_SECOND)
         self._filled = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        return max(int(self._tokens), 1)

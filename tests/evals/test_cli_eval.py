@@ -108,7 +108,7 @@ def test_a_file_is_evaluated_and_everything_is_kept(run: Run, tmp_path: Path) ->
     assert "looking up" not in ran.out
     assert "The report with every answer: out/report.html" in ran.err
     assert (tmp_path / "out" / "report.html").is_file()
-    assert len(list((tmp_path / "out" / "transcripts").rglob("*.jsonl"))) == 6
+    assert len(list((tmp_path / "out" / "transcripts").rglob("*.html"))) == 6
 
 
 def test_what_is_there_is_not_run_again(run: Run, tmp_path: Path) -> None:

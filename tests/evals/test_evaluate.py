@@ -15,6 +15,8 @@ from agentloop import Agent, Limits, RunResult, Stop, tool
 from agentloop.errors import BadRequestError, DefinitionError, DeniedError, StateError
 from agentloop.evals import Budget, Case, Price, Report, Score, contains, evaluate, exact
 from agentloop.evals.carry import Carrier
+from agentloop.evals.trial import Trial
+from agentloop.story import Story
 from agentloop.timeline import read
 from agentloop.usage import Usage
 from agentloop_providers import ScriptedProvider
@@ -336,6 +338,12 @@ async def test_a_budget_that_is_enough_is_not_said_to_be_spent() -> None:
 # --- results on the disk -------------------------------------------------------------------------
 
 
+def story_of(trial: Trial, folder: Path) -> Story:
+    """What the transcripts tell of a trial's run."""
+    assert trial.transcript
+    return next(story for story in read(folder / trial.transcript) if story.id == trial.run)
+
+
 async def test_results_and_transcripts_are_kept_and_read_back(tmp_path: Path) -> None:
     report = await evaluate(
         AGENT,
@@ -349,8 +357,7 @@ async def test_results_and_transcripts_are_kept_and_read_back(tmp_path: Path) ->
     assert again.to_json() == report.to_json()
     assert again.trials == report.trials
     for trial in again.trials:
-        assert trial.transcript
-        (story,) = read(tmp_path / trial.transcript)
+        story = story_of(trial, tmp_path)
         assert story.stop == "done"
         assert [call.name for call in story.calls] == ["double"]
 
@@ -362,8 +369,7 @@ async def test_transcripts_over_carriers_tell_the_whole_run(
     report = await evaluate(
         AGENT, [Case("4")], providers=Doubling(), carriers=[carrier], folder=tmp_path
     )
-    assert report.trials[0].transcript
-    (story,) = read(tmp_path / report.trials[0].transcript)
+    story = story_of(report.trials[0], tmp_path)
     assert (story.stop, len(story.steps), len(list(story.calls))) == ("done", 2, 1)
 
 

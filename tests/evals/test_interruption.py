@@ -127,10 +127,10 @@ def test_whatever_ends_it_every_case_is_there_once_in_the_end(
     assert Counter(kept(folder)) == Counter(f"case {n}" for n in range(CASES))
     report = Report.read(folder / "out")
     assert [trial.value for trial in report.trials] == [1.0] * CASES
+    stories = {story.id: story for story in read(folder / "out" / "transcripts" / "model.jsonl")}
     for trial in report.trials:
-        assert trial.transcript
-        (story,) = read(folder / "out" / trial.transcript)
-        assert story.stop == "done"
+        story = stories[trial.run]
+        assert (story.stop, len(story.steps), len(list(story.calls))) == ("done", 2, 1)
 
 
 def test_killed_before_and_right_after_it_began_it_goes_on(folder: Path) -> None:

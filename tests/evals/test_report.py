@@ -186,7 +186,7 @@ async def test_a_transcript_that_was_taken_away_costs_its_link(tmp_path: Path) -
     report = await evaluate(
         Agent("a"), [Case("a")], providers=ScriptedProvider("x"), folder=tmp_path
     )
-    (next((tmp_path / "transcripts").rglob("*.jsonl"))).unlink()
+    (tmp_path / "transcripts" / "scripted.jsonl").unlink()
     report.save_page(tmp_path / "report.html")
     assert "<a href" not in (tmp_path / "report.html").read_text()
 

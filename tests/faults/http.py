@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,12 @@ ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "appl
 
 
 @contextmanager
-def serving_http(app: Any) -> Iterator[str]:
-    """Serve an ASGI application on a free port, in a thread; gives the address of its ``/mcp``."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical")
+def serving_http(make_app: Callable[[], Any]) -> Iterator[str]:
+    """Serve an ASGI application on a free port, in a thread; gives the address of its ``/mcp``.
+
+    The application is made in that thread, whose event loop is asyncio's.
+    """
+    config = uvicorn.Config(make_app, factory=True, host="127.0.0.1", port=0, log_level="critical")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="http server", daemon=True)
     thread.start()

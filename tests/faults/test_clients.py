@@ -6,6 +6,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -20,6 +23,7 @@ from agentloop import Agent, Limits, tool
 from agentloop.events import Event, RunEnded, ToolEnded
 from agentloop.mcp import mount, tools_from
 from agentloop.run import Stop
+from agentloop.store import MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
@@ -33,7 +37,7 @@ from tests.faults.kit import (
     play,
     serving,
 )
-from tests.faults.wire import ME, SAMPLING, Refuse, Rejected, Silence, connected
+from tests.faults.wire import ME, SAMPLING, Refuse, Rejected, Silence, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -116,11 +120,25 @@ class Slow:
         self.agent = Agent("worker", tools=[slow])
 
 
-async def wait_for(event: threading.Event, seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while not event.is_set() and time.monotonic() < until:
-        await anyio.sleep(0.005)
-    return event.is_set()
+async def until(happened: Callable[[], bool], seconds: float = 1) -> None:
+    """Wait for what happens in another task or thread. Raises ``TimeoutError``."""
+    with anyio.fail_after(seconds):
+        while not happened():  # noqa: ASYNC110  threads set no event of ours
+            await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def calling(wire: Wire) -> AsyncGenerator[None]:
+    """While a call goes on whose end nobody waits for."""
+
+    async def call() -> None:
+        with suppress(Rejected):
+            await wire.call("worker", GO)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        yield
+        group.cancel_scope.cancel()
 
 
 @pytest.mark.fault("B54")
@@ -128,33 +146,21 @@ async def test_a_stream_that_closes_while_a_tool_runs(carrier: str) -> None:
     slow = Slow()
     model = Model([use("slow")])
     server = serving(slow.agent, carrier)
-    async with connected(server, model.answer, modern=carrier != PUSH) as wire:
-        async with anyio.create_task_group() as group:
-            group.start_soon(wire.call, "worker", GO)
-            assert await wait_for(slow.begun, 3)
-            began = time.monotonic()
-            await wire._send.aclose()
-            assert await wait_for(slow.ended, 2)
-            assert time.monotonic() - began < 1
-            group.cancel_scope.cancel()
+    async with connected(server, model.answer, modern=carrier != PUSH) as wire, calling(wire):
+        await until(slow.begun.is_set, 3)
+        await wire.close()
+        await until(slow.ended.is_set)
     assert slow.finished == 0
 
 
 @pytest.mark.fault("B54", on=(PUSH,))
 async def test_a_stream_that_closes_while_an_ask_waits(carrier: str) -> None:
-    adder = Adder()
     ended: list[Event] = []
-    server = serving(adder.agent, carrier, on_event=ended.append)
-    async with connected(server, Model(Silence).answer, modern=False) as wire:
-        async with anyio.create_task_group() as group:
-            group.start_soon(wire.call, "worker", GO)
-            while not wire.asked:
-                await anyio.sleep(0.005)
-            await wire._send.aclose()
-            with anyio.fail_after(1):
-                while not any(isinstance(event, RunEnded) for event in ended):
-                    await anyio.sleep(0.005)
-            group.cancel_scope.cancel()
+    server = serving(Adder().agent, carrier, on_event=ended.append)
+    async with connected(server, Model(Silence).answer, modern=False) as wire, calling(wire):
+        await until(lambda: bool(wire.asked))
+        await wire.close()
+        await until(lambda: any(isinstance(event, RunEnded) for event in ended))
 
 
 # The SDK's HTTP server and client leave generators behind that trio complains about.
@@ -164,7 +170,7 @@ async def test_a_stream_that_closes_while_an_ask_waits(carrier: str) -> None:
 async def test_a_response_that_is_closed_stops_the_tool(carrier: str) -> None:
     slow = Slow()
     server = serving(slow.agent, carrier)
-    with serving_http(server.streamable_http_app()) as url:
+    with serving_http(server.streamable_http_app) as url:
         async with httpx2.AsyncClient() as client:
             first = result_of(await client.post(url, **post_of("worker", GO)))
             ((key, _),) = first["inputRequests"].items()
@@ -176,16 +182,16 @@ async def test_a_response_that_is_closed_stops_the_tool(carrier: str) -> None:
                     await client.post(url, **request)
 
                 group.start_soon(post)
-                assert await wait_for(slow.begun, 3)
+                await until(slow.begun.is_set, 3)
                 group.cancel_scope.cancel()
-            assert await wait_for(slow.ended, 1)
+            await until(slow.ended.is_set)
             if carrier == STORED:  # and the round can be entered again
                 slow.begun.clear()
                 slow.ended.clear()
                 with pytest.raises(httpx2.ReadTimeout):
                     await client.post(url, **request, timeout=0.3)
-                assert await wait_for(slow.begun, 1)
-                assert await wait_for(slow.ended, 1)
+                await until(slow.begun.is_set)
+                await until(slow.ended.is_set)
     assert slow.finished == 0
 
 
@@ -197,7 +203,7 @@ async def test_a_dropped_stream_of_2025_stops_nothing(carrier: str) -> None:
     slow = Slow(seconds=0.3)
     provider = ScriptedProvider([use("slow")], "done", repeat=True)
     server = serving(slow.agent, carrier, provider=provider)
-    with serving_http(server.streamable_http_app()) as url:
+    with serving_http(server.streamable_http_app) as url:
         async with httpx2.AsyncClient() as client:
             params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": ME}
             hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
@@ -215,8 +221,8 @@ async def test_a_dropped_stream_of_2025_stops_nothing(carrier: str) -> None:
                     "POST", url, content=json.dumps(request), headers=headers
                 ) as stream:
                     assert stream.status_code == 200
-                    assert await wait_for(slow.begun, 2)
-            assert await wait_for(slow.ended, 2)
+                    await until(slow.begun.is_set, 2)
+            await until(slow.ended.is_set, 2)
     assert slow.finished == 1
 
 
@@ -300,8 +306,6 @@ async def test_a_forged_call_of_a_tool_that_the_caller_may_not_use(carrier: str)
 
     events: list[Event] = []
     agent = Agent("worker", tools=await tools_from(server, only={"delete"}))
-    from agentloop.store import MemoryStore
-
     store = MemoryStore() if carrier == STORED else None
     mount(server, agent, on_event=events.append, store=store)
     model = ScriptedProvider([use("delete", what="all"), use("drop_tables")], "oh")
@@ -416,7 +420,7 @@ async def test_progress_of_a_thousand_calls(carrier: str) -> None:
         assert len(told) <= entered * 22 + 10 * took
         if carrier == PUSH:
             steps = [params["progress"] for params in told]
-            assert all(a < b for a, b in zip(steps, steps[1:], strict=False))
+            assert all(a < b for a, b in pairwise(steps))
             assert steps[-1] == 1005
 
 

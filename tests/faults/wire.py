@@ -147,6 +147,10 @@ class Wire:
         """Say that a request is not wanted any more."""
         await self.send({"method": "notifications/cancelled", "params": {"requestId": id}})
 
+    async def close(self) -> None:
+        """Go away."""
+        await self._send.aclose()
+
     async def send(self, message: JSON) -> None:
         """Send one message."""
         await self.send_line(json.dumps({"jsonrpc": "2.0", **message}))
