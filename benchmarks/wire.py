@@ -139,7 +139,7 @@ async def counted_server() -> AsyncIterator[tuple[str, Counted]]:
     http = uvicorn.Server(config)
     async with anyio.create_task_group() as group:
         group.start_soon(http.serve)
-        while not http.started:
+        while not http.started:  # noqa: ASYNC110  uvicorn has nothing to wait on
             await anyio.sleep(0.01)
         counted = Counted(http.servers[0].sockets[0].getsockname()[1])
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")

@@ -19,6 +19,8 @@ OnProgress = Callable[["Report"], None]
 
 _BETWEEN = 5.0
 """Seconds between two lines where there is no terminal."""
+_REFRESH = 0.1
+"""Seconds between two looks of the bar."""
 
 
 @contextmanager
@@ -27,23 +29,31 @@ def progress(*, quiet: bool) -> Generator[OnProgress]:
     if quiet:
         yield lambda report: None
     elif not _is_terminal() or find_spec("rich") is None:
-        yield _Lines()
+        yield _Seldom(_line, _BETWEEN)
     else:
         with _bar() as on_progress:
             yield on_progress
 
 
-class _Lines:
-    """A line at the beginning, every few seconds, and at the end."""
+class _Seldom:
+    """Shows a report at the beginning, at the end, and every so many seconds in between: to look
+    through all of its trials at each of them would take longer than the trials."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: OnProgress, seconds: float) -> None:
+        self._show = show
+        self._seconds = seconds
         self._last = float("-inf")
 
     def __call__(self, report: Report) -> None:
-        now, done = time.monotonic(), len(report.trials)
-        if now - self._last >= _BETWEEN or done == report.wanted:
+        now = time.monotonic()
+        if now - self._last >= self._seconds or len(report.trials) == report.wanted:
             self._last = now
-            print(f"{done}/{report.wanted}  {facts(report)}", file=sys.stderr, flush=True)
+            self._show(report)
+
+
+def _line(report: Report) -> None:
+    done = f"{len(report.trials)}/{report.wanted}"
+    print(f"{done}  {facts(report)}", file=sys.stderr, flush=True)
 
 
 def facts(report: Report) -> str:
@@ -80,8 +90,8 @@ def _bar() -> Generator[OnProgress]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, facts="")
 
-        def on_progress(report: Report) -> None:
+        def show(report: Report) -> None:
             done = len(report.trials)
             bar.update(task, completed=done, total=report.wanted, facts=facts(report))
 
-        yield on_progress
+        yield _Seldom(show, _REFRESH)

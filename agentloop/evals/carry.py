@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from mcp_types import CreateMessageRequestParams
 
@@ -15,9 +15,6 @@ from agentloop.place import User
 from agentloop.provider import Provider
 from agentloop.result import RunResult
 from agentloop.run import Prompt, Run, Stop, fail
-
-if TYPE_CHECKING:
-    from agentloop.testing import MockClient
 
 Carrier = Literal["direct", "push", "rounds"]
 """How asks travel: straight to the provider, or through a real MCP server and client."""
@@ -42,19 +39,10 @@ async def carry(
         return await agent.run(prompt, provider=provider, on_event=on_event, user=user)
     if not isinstance(prompt, str):
         raise DefinitionError(f"over {carrier!r} a prompt is a text")
-
-    from mcp.server import MCPServer
-
-    from agentloop.mcp import mount
-    from agentloop.testing import MockClient
-
     outermost = _Outermost()
     listener = all_of(outermost, on_event) if on_event else outermost
-    server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
-    mount(server, agent, on_event=listener)
     model = _Model(provider)
-    async with MockClient(server, model, carrier=carrier, user=user) as client:
-        problem, stop = await _call(client, agent.name, prompt)
+    problem, stop = await _call(agent, prompt, model, carrier, listener, user)
     run = outermost.run
     if run is None:
         raise AgentLoopError(f"the call never came to a run: {problem}")
@@ -96,14 +84,27 @@ class _Model:
             raise
 
 
-async def _call(client: MockClient, name: str, prompt: str) -> tuple[str, Stop]:
-    """Call the agent's tool; what it says is of use only where the run did not end."""
+async def _call(
+    agent: Agent[Any],
+    prompt: str,
+    model: _Model,
+    carrier: Literal["push", "rounds"],
+    listener: Sink,
+    user: User | None,
+) -> tuple[str, Stop]:
+    """Serve the agent and call it; what this says is of use only where the run did not end."""
     from mcp import InputRequiredRoundsExceededError, MCPError
+    from mcp.server import MCPServer
 
+    from agentloop.mcp import mount
     from agentloop.mcp.push import refusal
+    from agentloop.testing import MockClient
 
+    server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
+    mount(server, agent, on_event=listener)
     try:
-        result = await client.call_tool(name, {"prompt": prompt})
+        async with MockClient(server, model, carrier=carrier, user=user) as client:
+            result = await client.call_tool(agent.name, {"prompt": prompt})
     except MCPError as error:
         denied = isinstance(refusal(error), DeniedError)
         return error.message, Stop.DENIED if denied else Stop.FAILED

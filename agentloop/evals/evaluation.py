@@ -76,16 +76,9 @@ async def evaluate(
     Raises :class:`DefinitionError` for what cannot work and :class:`StateError` where the results
     in ``folder`` are of something else. What goes wrong in a run is in its trial.
     """
-    if repeat < 1 or concurrency < 1:
-        raise DefinitionError("repeat and concurrency are whole numbers of at least 1")
-    known, by_name = numbered(cases), named(scorers)
-    check_expectations(by_name, known)
-    one = _one_agent(agent)
-    if not providers and one is not None and one.provider is not None:
-        providers = one.provider
-    async with candidates(providers, carriers) as chosen:
-        results = Results(folder)
-        try:
+    known, by_name = _checked(cases, scorers, repeat, concurrency)
+    async with candidates(providers or _own_provider(agent), carriers) as chosen:
+        with Results(folder) as results:
             results.begin(_header(agent, known, chosen, by_name, repeat))
             sitting = _Sitting(
                 agent=agent,
@@ -100,8 +93,21 @@ async def evaluate(
             )
             todo = list(_todo(known, chosen, repeat, results, retry=retry))
             return await sitting.go(todo, concurrency)
-        finally:
-            results.close()
+
+
+def _checked(
+    cases: Cases, scorers: Scorers, repeat: int, concurrency: int
+) -> tuple[list[Case], dict[str, Scorer]]:
+    if repeat < 1 or concurrency < 1:
+        raise DefinitionError("repeat and concurrency are whole numbers of at least 1")
+    known, by_name = numbered(cases), named(scorers)
+    check_expectations(by_name, known)
+    return known, by_name
+
+
+def _own_provider(agent: AgentOf) -> Providers:
+    one = _one_agent(agent)
+    return () if one is None or one.provider is None else one.provider
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,10 @@ def _verdicts(report: Report) -> Html | None:
         said = [tag("p", comparison.verdict()) for comparison in compared_within(report)]
     else:
         lines = [tag("li", each.brief()) for each in compared_within(report, best.candidate)]
-        said = [tag("p", f"{best.candidate} scores highest, {percent(mean)}."), tag("ul", lines)]
+        said = [
+            tag("p", f"{best.candidate} scores highest, {percent(mean)}. The others against it:"),
+            tag("ul", lines),
+        ]
     return tag("div", said, class_="verdict")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 from agentloop.errors import AgentLoopError, DefinitionError, StateError
@@ -147,7 +148,15 @@ class Results:
             self._transcripts[candidate] = TranscriptFile(file, append=True)
         return self._transcripts[candidate]
 
-    def close(self) -> None:
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for transcript in self._transcripts.values():
             transcript.close()
         if self._out is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-import anyio
+from agentloop.strays import stray
 
 T = TypeVar("T")
 
@@ -15,18 +16,11 @@ async def alongside(
 ) -> T:
     """Do ``body`` while ``background`` goes on, which is cancelled when ``body`` ends.
 
-    What ``body`` raises is raised as it is, not inside of an exception group. ``background`` must
-    not raise.
+    ``background`` must not raise, and has ended when this returns. It is no task of a group, which
+    would wrap what ``body`` raises, and take several times as long to begin and to end.
     """
-    outcome: list[T] = []
-    raised: Exception | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(background)
-        try:
-            outcome.append(await body())
-        except Exception as error:  # noqa: BLE001  raised again below, outside of the group
-            raised = error
-        group.cancel_scope.cancel()
-    if raised is not None:
-        raise raised
-    return outcome[0]
+    errand = stray(background)
+    try:
+        return await body()
+    finally:
+        await errand.stop(math.inf)

@@ -26,7 +26,7 @@ class Progress:
         self._count = 0
         self._unsent: list[tuple[int, str]] = []
         self._news = anyio.Event()
-        self._sending = anyio.Lock()
+        self._sending = anyio.Lock(fast_acquire=True)
         self._tokens = float(BURST)
         self._filled = time.monotonic()
 

@@ -177,10 +177,6 @@ async def play(
     return played
 
 
-PEOPLE: JSON = {**SAMPLING, "elicitation": {"form": {}, "url": {}}}
-"""What a client declares that has somebody to ask."""
-
-
 async def asked_user(user: Any, params: JSON) -> Answer:
     """What a client answers whose user is ``user``; who gives :class:`Raw` answers like that."""
     parsed: Any = TypeAdapter(ElicitRequestParams).validate_python(params, by_name=False)

@@ -47,7 +47,6 @@ from agentloop_providers import (
 )
 from agentloop_providers.scripted import use
 from tests.faults.kit import (
-    PEOPLE,
     PROVIDER,
     PUSH,
     ROUNDS,
@@ -58,7 +57,7 @@ from tests.faults.kit import (
     play,
     serving,
 )
-from tests.faults.wire import Refuse, Silence, connected
+from tests.faults.wire import PEOPLE, Refuse, Silence, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -26,6 +26,9 @@ from mcp_types import (
 
 JSON = dict[str, Any]
 SAMPLING: JSON = {"sampling": {"tools": {}}}
+PEOPLE: JSON = {**SAMPLING, "elicitation": {"form": {}, "url": {}}}
+"""What a client declares that has somebody to ask."""
+
 ME = {"name": "wire", "version": "0"}
 
 
