@@ -10,7 +10,7 @@ from agentloop._version import __version__
 if TYPE_CHECKING:
     from agentloop.agent import Agent
     from agentloop.branches import gather, once
-    from agentloop.errors import AgentLoopError, ToolError
+    from agentloop.errors import AgentLoopError, RunStopped, ToolError
     from agentloop.place import idempotency_key
     from agentloop.provider import Provider
     from agentloop.result import RunResult
@@ -26,6 +26,7 @@ __all__ = [
     "Provider",
     "Run",
     "RunResult",
+    "RunStopped",
     "Stop",
     "Tool",
     "ToolError",
@@ -47,6 +48,7 @@ _HOME = {
     "Provider": "agentloop.provider",
     "Run": "agentloop.run",
     "RunResult": "agentloop.result",
+    "RunStopped": "agentloop.errors",
     "Stop": "agentloop.run",
     "Tool": "agentloop.tools",
     "ToolError": "agentloop.errors",

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import anyio
-import structlog
 from mcp_types import ToolResultContent, ToolUseContent
 
 from agentloop.errors import AgentLoopError, ToolError, where
 from agentloop.events import Sink, ToolEnded, ToolStarted, tell
+from agentloop.log import log
 from agentloop.meta import with_usage
 from agentloop.place import HERE, Place
 from agentloop.results import NotWritable, error_result, to_result
@@ -157,7 +157,7 @@ def _start(ready: _Prepared, here: Place) -> Stray:
 
 async def _stop(errand: Stray, tool: Tool) -> None:
     if not await errand.stop(tool.grace):
-        structlog.get_logger("agentloop").warning(
+        log().warning(
             "tool_left_behind", tool=tool.name, grace=tool.grace, left_behind=left_behind()
         )
 
@@ -200,9 +200,7 @@ def _explain(tool: Tool, error: BaseException) -> str:
     if isinstance(error, ToolError | AgentLoopError):
         return _text(error) or type(error).__name__
     told = {"exc_info": error} if tool.reveal_errors else {"at": where(error)}
-    structlog.get_logger("agentloop").warning(
-        "tool_failed", tool=tool.name, error_type=type(error).__name__, **told
-    )
+    log().warning("tool_failed", tool=tool.name, error_type=type(error).__name__, **told)
     if tool.reveal_errors:
         return f"{type(error).__name__}: {_text(error)}"
     return f"The tool failed with {type(error).__name__}."

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import structlog
 from mcp_types import ToolResultContent, ToolUseContent
 
 from agentloop.errors import where
+from agentloop.log import log
 from agentloop.meta import Reply
 from agentloop.run import Run
 
@@ -109,7 +109,7 @@ def tell(sink: Sink | None, event: Event) -> None:
     try:
         sink(event)
     except Exception as error:  # noqa: BLE001  a sink never influences a run
-        structlog.get_logger("agentloop").error(
+        log().error(
             "event_sink_failed",
             event_type=type(event).__name__,
             error_type=type(error).__name__,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import anyio
-import structlog
 from mcp_types import CreateMessageRequestParams
 
 from agentloop.errors import (
@@ -20,6 +19,7 @@ from agentloop.errors import (
     OverloadedError,
     ProviderError,
 )
+from agentloop.log import log
 from agentloop.meta import Reply
 from agentloop.provider import Provider
 
@@ -94,9 +94,7 @@ class Fallback:
                 failures.append((provider.name, error))
                 if not isinstance(error, self._on):
                     break
-                structlog.get_logger("agentloop").warning(
-                    "provider_could_not_answer", provider=provider.name, error=error.code
-                )
+                log().warning("provider_could_not_answer", provider=provider.name, error=error.code)
             else:
                 if self._sticky:
                     self._first = number

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
-import structlog
 from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseContent
 
 from agentloop.dispatch import dispatch
 from agentloop.errors import DeniedError, ProviderError, where
 from agentloop.events import AskEnded, AskStarted, Sink, tell
+from agentloop.log import log
 from agentloop.place import Place
 from agentloop.provider import Provider
 from agentloop.run import Ask, Run, Stop, asking, called, close, fail, pending, sampled, stop
@@ -98,7 +98,7 @@ class Driver:
         except (Exception, asyncio.CancelledError) as error:  # a provider that breaks its contract
             if isinstance(error, asyncio.CancelledError) and told_to_stop():
                 raise
-            structlog.get_logger("agentloop").warning(
+            log().warning(
                 "provider_broke_its_contract",
                 provider=self.provider.name,
                 error_type=type(error).__name__,

@@ -16,7 +16,6 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
-import structlog
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
@@ -27,6 +26,7 @@ from pydantic import ValidationError
 from agentloop import errors
 from agentloop.differences import differences
 from agentloop.errors import DefinitionError, ProviderError
+from agentloop.log import log
 from agentloop.meta import Reply
 from agentloop.provider import Provider
 from agentloop.text import clean_json
@@ -210,9 +210,7 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
             yield entry | {"request": entry["request"]}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines):  # every whole line ends with a line break
-                structlog.get_logger("agentloop").warning(
-                    "recording_cut_off", file=str(file), line=number
-                )
+                log().warning("recording_cut_off", file=str(file), line=number)
                 return
             raise DefinitionError(f"{file}, line {number}: no recorded ask: {error}") from error
 

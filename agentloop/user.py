@@ -15,7 +15,6 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio
-import structlog
 from mcp_types import (
     ElicitRequestFormParams,
     ElicitRequestParams,
@@ -25,6 +24,7 @@ from mcp_types import (
 from pydantic import BaseModel, ValidationError
 
 from agentloop.errors import AgentLoopError, DefinitionError, ToolError, where
+from agentloop.log import log
 from agentloop.output import explain
 from agentloop.place import HERE, Place
 from agentloop.strays import stray
@@ -157,9 +157,7 @@ async def _ask(
 def _log(event: str, error: BaseException | None, **fields: Any) -> None:
     """Log that ``error`` happened, without its text, which may hold secrets."""
     at = where(error) if error else None
-    structlog.get_logger("agentloop").warning(
-        event, error_type=type(error).__name__, at=at, **fields
-    )
+    log().warning(event, error_type=type(error).__name__, at=at, **fields)
 
 
 def _flat(form: type[BaseModel]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="file.py or file.py:name, a function that gives an Evaluation (by default called "
-        "evaluation); or cases.jsonl, with --agent",
+        help="file.py or file.py:name, an Evaluation or a function that gives one (by default "
+        "called evaluation); or cases.jsonl, with --agent",
     )
     parser.add_argument("--agent", metavar="AGENT", help="the agent for cases in JSONL")
     parser.add_argument(

@@ -102,13 +102,13 @@ async def _call(
 
     server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
     mount(server, agent, on_event=listener)
-    try:
-        async with MockClient(server, model, carrier=carrier, user=user) as client:
+    async with MockClient(server, model, carrier=carrier, user=user) as client:
+        try:
             result = await client.call_tool(agent.name, {"prompt": prompt})
-    except MCPError as error:
-        denied = isinstance(refusal(error), DeniedError)
-        return error.message, Stop.DENIED if denied else Stop.FAILED
-    except InputRequiredRoundsExceededError as error:
-        return f"the client gave up after {error.max_rounds} rounds", Stop.ROUNDS
+        except MCPError as error:
+            denied = isinstance(refusal(error), DeniedError)
+            return error.message, Stop.DENIED if denied else Stop.FAILED
+        except InputRequiredRoundsExceededError as error:
+            return f"the client gave up after {error.max_rounds} rounds", Stop.ROUNDS
     said = [block.text for block in result.content if block.type == "text"]
     return " ".join(said), Stop.FAILED

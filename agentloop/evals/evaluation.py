@@ -34,7 +34,10 @@ Scorers = Sequence[Scorer] | Mapping[str, Scorer]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be evaluated: what a file gives to ``agentloop eval``."""
+    """What is to be evaluated: what a file gives to ``agentloop eval``.
+
+    The file holds a function that gives one, or the thing itself: called, it gives itself.
+    """
 
     agent: AgentOf
     cases: Cases
@@ -47,6 +50,9 @@ class Evaluation:
     """Of one run; by default the agent's own."""
     user: User | None = None
     """Answers for the person, where tools ask for approval or for values."""
+
+    def __call__(self) -> Evaluation:
+        return self
 
 
 async def evaluate(

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from agentloop.errors import DefinitionError
 from agentloop.evals.case import Case
+from agentloop.log import log
 from agentloop.result import RunResult
 from agentloop.run import Stop
 from agentloop.usage import Usage
@@ -117,7 +116,7 @@ async def _score(name: str, scorer: Scorer, result: RunResult[Any], case: Case) 
             verdict = await verdict
         return verdict if isinstance(verdict, Score) else Score(float(verdict))
     except Exception as error:  # noqa: BLE001  the author's bug must not end the others
-        structlog.get_logger("agentloop").exception("scorer_failed", scorer=name, case=case.id)
+        log().exception("scorer_failed", scorer=name, case=case.id)
         return Score(None, f"the scorer failed: {type(error).__name__}: {error}")
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
 from mcp.client import ClientRequestContext
 from mcp_types import (
     INTERNAL_ERROR,
@@ -40,6 +39,7 @@ from agentloop.errors import (
     ProviderError,
     where,
 )
+from agentloop.log import log
 from agentloop.mcp.request_limits import RequestLimits
 from agentloop.meta import Reply
 from agentloop.provider import Provider
@@ -98,7 +98,7 @@ def sampling_handler(
 
 def _error(provider: Provider, error: Exception) -> ErrorData:
     told = {"error": str(error)} if isinstance(error, ProviderError) else {}
-    structlog.get_logger("agentloop").warning(
+    log().warning(
         "sampling_failed",
         provider=provider.name,
         error_type=type(error).__name__,

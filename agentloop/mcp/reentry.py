@@ -8,7 +8,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
-import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, InputRequiredResult
@@ -22,6 +21,7 @@ from agentloop.errors import (
     where,
 )
 from agentloop.events import Sink
+from agentloop.log import log
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
@@ -132,9 +132,7 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
         if not isinstance(request.context, ServerRequestContext):
             raise  # the host decides what its clients are told
         told = {"error": str(error)} if isinstance(error, AgentLoopError) else {}
-        structlog.get_logger("agentloop").warning(
-            "handler_failed", error_type=type(error).__name__, at=where(error), **told
-        )
+        log().warning("handler_failed", error_type=type(error).__name__, at=where(error), **told)
         raise MCPError(code=INTERNAL_ERROR, message="Internal server error") from error
     finally:
         REQUEST.reset(token)

@@ -85,7 +85,8 @@ class RoundsHost(ServedHost):
         saved: dict[str, Any] = unpack(state) if state else {}
         if saved and saved.get("v") != STATE_VERSION:
             raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
-        self.answers = answers
+        # Without a state nothing was asked yet, so nothing can be an answer to it.
+        self.answers = answers if saved else {}
         self.rounds: int = saved.get("round", 0)
         """Rounds that are over."""
         self.writer = Writer()

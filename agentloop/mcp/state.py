@@ -35,8 +35,15 @@ _COMMON = (
 def pack(state: dict[str, Any]) -> str:
     """``state`` as ASCII text."""
     written = to_json(state)
-    deflate = zlib.compressobj(6, wbits=-15, zdict=_COMMON)
-    return _PREFIX + base64.b85encode(deflate.compress(written) + deflate.flush()).decode()
+    deflated = _deflate(written, zlib.Z_DEFAULT_STRATEGY)
+    if len(deflated) * 3 > len(written):  # keys, hashes, numbers: letters tell more than repeats
+        deflated = min(deflated, _deflate(written, zlib.Z_FILTERED), key=len)
+    return _PREFIX + base64.b85encode(deflated).decode()
+
+
+def _deflate(data: bytes, strategy: int) -> bytes:
+    deflate = zlib.compressobj(9, wbits=-15, strategy=strategy, zdict=_COMMON)
+    return deflate.compress(data) + deflate.flush()
 
 
 def unpack(text: str) -> dict[str, Any]:

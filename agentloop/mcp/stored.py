@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
-import structlog
 from mcp.server.mcpserver.exceptions import ToolError as HostToolError
 from mcp_types import (
     CallToolResult,
@@ -26,6 +25,7 @@ from pydantic_core import to_jsonable_python
 
 from agentloop.errors import CapabilityError, NotDone, StateError, first_of, where
 from agentloop.events import Sink
+from agentloop.log import log
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.request import Request
 from agentloop.mcp.rounds import RoundsHost, Suspended
@@ -77,9 +77,7 @@ async def over_stored_rounds(
             host = await _host(request, store, entered.round, serving, sink)
             return await _own(host, function, store, entered.round)
         except StaleOwnerError:
-            structlog.get_logger("agentloop").warning(
-                "round_taken_over", round=entered.round.number
-            )
+            log().warning("round_taken_over", round=entered.round.number)
 
 
 async def _host(
@@ -177,7 +175,7 @@ async def _hold(store: Store, held: Round) -> None:
         except StaleOwnerError:
             return
         except StoreError as error:
-            structlog.get_logger("agentloop").warning("lease_not_renewed", error=str(error))
+            log().warning("lease_not_renewed", error=str(error))
 
 
 async def _enter(named: tuple[str, int, str], store: Store) -> Entered | Settled:
@@ -299,7 +297,7 @@ async def _reconciled(effect: Effect) -> ToolResultContent | None:
     except NotDone:
         return None
     except Exception as error:  # noqa: BLE001  then the outcome stays unknown
-        structlog.get_logger("agentloop").warning(
+        log().warning(
             "reconcile_failed", tool=tool.name, error_type=type(error).__name__, at=where(error)
         )
         return error_result(effect.id, UNKNOWN)

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal, cast
 
 import anthropic
 import httpx2
-import structlog
 from anthropic import AsyncAnthropic
 from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools
 
 from agentloop.errors import BadRequestError, DefinitionError, OverloadedError
+from agentloop.log import log
 from agentloop_providers import _anthropic_map as mapping
 from agentloop_providers._anthropic_stream import StreamError, message_of
 from agentloop_providers._content import choice_of, tools_of
@@ -124,7 +124,7 @@ class AnthropicProvider(HTTPProvider):
     def _body(self, request: CreateMessageRequestParams, names: Fitted) -> dict[str, Any]:
         if request.temperature is not None and not self._warned:
             self._warned = True
-            structlog.get_logger("agentloop").warning("temperature_dropped", provider=self.name)
+            log().warning("temperature_dropped", provider=self.name)
         body: dict[str, Any] = {"model": self.model, "max_tokens": request.max_tokens}
         if request.tools:
             body["tools"] = mapping.to_tools(request, names)

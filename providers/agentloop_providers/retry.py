@@ -11,7 +11,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 
 import anyio
-import structlog
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -21,6 +20,7 @@ from tenacity import (
 )
 
 from agentloop.errors import DefinitionError, ProviderError
+from agentloop.log import log
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def _last(state: RetryCallState) -> Failure:
 
 def _log(state: RetryCallState, name: str) -> None:
     error = _last(state).error
-    structlog.get_logger("agentloop").info(
+    log().info(
         "provider_retry",
         provider=name,
         attempt=state.attempt_number,

@@ -50,7 +50,7 @@ Line = (
 """
 
 
-def use(name: str, *, id: str | None = None, **arguments: Any) -> ToolUseContent:
+def use(name: str, /, *, id: str | None = None, **arguments: Any) -> ToolUseContent:
     """A tool use block; without an ``id`` it gets one from its place in the script."""
     return ToolUseContent(name=name, id=id or "", input=arguments)
 

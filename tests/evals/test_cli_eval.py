@@ -57,6 +57,9 @@ async def lent():
     yield Evaluation(agent, [Case("x", "X")], [contains()], Model())
 
 
+plain = Evaluation(agent, [Case("x", "X")], [contains()], Model())
+
+
 async def later():
     return Evaluation(agent, [Case("x", "X")], [contains()], Model(), limits=Limits(steps=1))
 
@@ -162,12 +165,12 @@ def test_cases_in_jsonl_are_asked_of_any_agent(run: Run) -> None:
     assert list(json.loads(ran.out)["trials"][0]["scores"]) == ["exact", "regex", "judge"]
 
 
-@pytest.mark.parametrize("name", ["lent", "later"])
-def test_an_evaluation_may_be_given_later_or_lent(run: Run, name: str) -> None:
+@pytest.mark.parametrize("name", ["plain", "lent", "later"])
+def test_an_evaluation_may_be_there_or_be_given_later_or_lent(run: Run, name: str) -> None:
     ran = run(f"words.py:{name}", "--out", "out", "--json")
     assert ran.code == 0, ran.err
     (trial,) = json.loads(ran.out)["trials"]
-    assert trial["stop"] == ("done" if name == "lent" else "steps")
+    assert trial["stop"] == ("steps" if name == "later" else "done")
 
 
 def test_arguments_and_limits_reach_the_evaluation(run: Run) -> None:

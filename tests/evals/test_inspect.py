@@ -229,6 +229,19 @@ def test_reasoning_comes_back_to_the_model_as_it_was(evaluate: Callable[..., Eva
     assert seen[1][2].content == [thought, ContentText(text="I look.")]
 
 
+def test_arguments_that_inspect_could_not_read_are_the_models_to_mend(
+    evaluate: Callable[..., EvalLog],
+) -> None:
+    def model(input: list[Any], tools: list[Any], choice: Any, config: Any) -> ModelOutput:
+        if len(input) > 2:
+            return says(input[-1].error.message)
+        broken = ToolCall("c", "population", {"city": "Oslo"}, parse_error="no JSON: {city")
+        return says(calls=(broken,))
+
+    sample = sample_of(evaluate(model, solver=as_solver(expert())))
+    assert "no JSON: {city" in sample.output.completion
+
+
 # --- what ends a sample --------------------------------------------------------------------------
 
 

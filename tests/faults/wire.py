@@ -90,11 +90,12 @@ class Wire:
     async def begin(self, method: str, params: JSON) -> int:
         """Send a request, and give its id."""
         self._last += 1
+        id = self._last
         if self.modern:
             params = {**params, "_meta": {**self._envelope(), **params.get("_meta", {})}}
-        self._waiting[self._last] = anyio.Event()
-        await self.send({"id": self._last, "method": method, "params": params})
-        return self._last
+        self._waiting[id] = anyio.Event()
+        await self.send({"id": id, "method": method, "params": params})
+        return id
 
     async def answer_to(self, id: int) -> JSON:
         """The result of a request that was sent. Raises :class:`Rejected`."""
