@@ -29,7 +29,7 @@ def report(names: list[str]) -> str:
     return "\n\n".join(
         [
             "# Benchmarks",
-            f"Measured on {machine()}. CPU is process time. Figures that are compared were taken in "
+            f"Measured on {machine()}. CPU is process time. Figures that are compared were taken in "  # noqa: E501
             "turns, in one run; they are medians. `benchmarks/*.py` say what each one is.",
             *sections,
             "",
