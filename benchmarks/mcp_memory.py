@@ -38,7 +38,7 @@ from agentloop.mcp import resumable
 
 STEPS = (10, 50, 100)
 
-server = MCPServer("bench")
+server = MCPServer("bench", log_level="CRITICAL")
 agent = Agent("adder", tools=[add], limits=Limits(steps=None, tool_calls=None, rounds=None))
 
 

@@ -39,9 +39,11 @@ def report(names: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--write", type=Path, metavar="FILE")
     chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(NAMES):
+        parser.error(f"there are no benchmarks {sorted(unknown)}; there are {', '.join(NAMES)}")
     text = report(chosen.names or list(NAMES))
     sys.stdout.write(text)
     if chosen.write:

@@ -10,7 +10,9 @@ kinds:
 - *listing*: English as programs write it, lines that differ in a name and some figures.
 
 *push* is the same for everybody, since each ask carries the history. Over *rounds* the state rides
-along, out and back; ``by hand`` keeps the transcript in it as plain JSON.
+along, out and back; *by hand* keeps the transcript in it as plain JSON. *gzip* is the same server
+behind Starlette's ``GZipMiddleware``, whose answers the SDK's client takes compressed; it does
+nothing for push, which streams.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from mcp_types import (
     ToolUseContent,
 )
 from measuring import main, table
+from starlette.middleware.gzip import GZipMiddleware
 
 from agentloop import Agent, Limits
 from agentloop.mcp import resumable
@@ -49,7 +52,6 @@ KINDS = ("letters", "base64", "hex", "prose", "listing")
 STEPS = (1, 5, 10, 20, 30, 40)
 SIZE = 1024
 
-server = MCPServer("wire")
 chance = random.Random(7)
 prose = "\n".join(topics[name] for name in sorted(topics))
 
@@ -95,15 +97,21 @@ class Model(steps.Model):
 AGENT = Agent("looker", tools=[look], limits=Limits(steps=None, tool_calls=None, rounds=None))
 
 
-@server.tool()
 @resumable
 async def agentloop(ctx: Context[Any, Any]) -> str:
     return (await AGENT.run(steps.PROMPT)).text
 
 
-@server.tool()
 async def by_hand(ctx: Context[Any, Any]) -> str | InputRequiredResult:
     return await mcp_memory.one_round(ctx, lambda state: state.encode(), lambda data: data.decode())
+
+
+def made() -> MCPServer:
+    """A server with both tools."""
+    server = MCPServer("wire", log_level="CRITICAL")
+    server.add_tool(agentloop)
+    server.add_tool(by_hand)
+    return server
 
 
 class Counted:
@@ -131,12 +139,12 @@ class Counted:
 
 
 @asynccontextmanager
-async def counted_server() -> AsyncIterator[tuple[str, Counted]]:
+async def counted_server(*, compresses: bool) -> AsyncIterator[tuple[str, Counted]]:
     """The server's address behind a counting proxy."""
-    config = uvicorn.Config(
-        server.streamable_http_app(), port=0, log_level="critical", timeout_graceful_shutdown=1
-    )
-    http = uvicorn.Server(config)
+    app = made().streamable_http_app()
+    if compresses:
+        app.add_middleware(GZipMiddleware)
+    http = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     async with anyio.create_task_group() as group:
         group.start_soon(http.serve)
         while not http.started:  # noqa: ASYNC110  uvicorn has nothing to wait on
@@ -146,7 +154,6 @@ async def counted_server() -> AsyncIterator[tuple[str, Counted]]:
         group.start_soon(listener.serve, counted.serve)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
         yield f"http://127.0.0.1:{port}/mcp", counted
-        http.should_exit = True
         group.cancel_scope.cancel()
 
 
@@ -180,12 +187,13 @@ async def measure() -> dict[str, dict[str, dict[int, float]]]:
     """kB by what it is, kind and steps."""
     took: dict[str, dict[str, dict[int, float]]] = {}
     variants = {
-        "push": ("legacy", "agentloop", STEPS),
-        "rounds": ("auto", "agentloop", STEPS),
-        "by hand": ("auto", "by_hand", (10,)),
+        "push": ("legacy", "agentloop", STEPS, False),
+        "rounds": ("auto", "agentloop", STEPS, False),
+        "by hand": ("auto", "by_hand", (10,), False),
+        "gzip": ("auto", "agentloop", (10,), True),
     }
-    async with counted_server() as (url, counted):
-        for name, (mode, tool, numbers) in variants.items():
+    for name, (mode, tool, numbers, compresses) in variants.items():
+        async with counted_server(compresses=compresses) as (url, counted):
             took[name] = {
                 kind: {n: await kilobytes(url, counted, mode, tool, kind, n) for n in numbers}
                 for kind in KINDS
@@ -197,14 +205,15 @@ def report() -> str:
     warnings.filterwarnings("ignore", message=".*SEP-2577.*")
     mcp_memory.add, mcp_memory.AddArguments = look, Look
     took = anyio.run(measure)
-    push, rounds, hand = took["push"], took["rounds"], took["by hand"]
+    push, rounds = took["push"], took["rounds"]
     ten = [
         [
             kind,
             f"{push[kind][10]:.0f}",
             f"{rounds[kind][10]:.0f}",
             f"{rounds[kind][10] / push[kind][10]:.2f}",
-            f"{hand[kind][10] / push[kind][10]:.2f}",
+            f"{took['gzip'][kind][10] / push[kind][10]:.2f}",
+            f"{took['by hand'][kind][10] / push[kind][10]:.2f}",
         ]
         for kind in KINDS
     ]
@@ -220,9 +229,9 @@ def report() -> str:
         [
             "## On the wire: a tool call with 1 KiB results, over HTTP, both ways",
             "Ten steps, in kB, and as a multiple of push:",
-            table(["results", "push", "rounds", "rounds / push", "by hand / push"], ten),
-            "By number of steps, in kB, push / rounds:",
-            table(["results", *(f"{n} steps" for n in STEPS), "kB per step²"], growth),
+            table(["results", "push", "rounds", "ratio", "ratio with gzip", "ratio by hand"], ten),
+            "By number of steps (the columns), in kB, push / rounds:",
+            table(["results", *map(str, STEPS), "kB per step²"], growth),
         ]
     )
 

@@ -12,10 +12,6 @@ from openai import AsyncOpenAI
 from agentloop.testing.backend import Backend
 from agentloop_providers import AnthropicProvider, OpenAIChatProvider, OpenAIProvider
 
-pytest.register_assert_rewrite(
-    "agentloop.testing.provider_contract", "agentloop.testing.http_contract"
-)
-
 Connect = Callable[..., Any]
 
 
