@@ -3,6 +3,10 @@
     AgentLoopError
     ├── DefinitionError      an agent, a tool or a limit is wrong: the author's mistake
     ├── StateError           a saved run does not fit the code that should go on with it
+    ├── StoreError           a store did not do what it was asked to
+    │   ├── UnknownRoundError
+    │   ├── StaleOwnerError  somebody else goes on with it by now
+    │   └── TaskEndedError
     ├── RunStopped           a run ended without what the caller wanted from it; carries the result
     └── ProviderError        a provider could not answer an ask
         ├── AuthenticationError
@@ -67,6 +71,30 @@ class StateError(AgentLoopError):
     """A saved run does not belong to the code that was asked to go on with it."""
 
     code = "state"
+
+
+class StoreError(AgentLoopError):
+    """The store did not do what it was asked to."""
+
+    code = "store"
+
+
+class UnknownRoundError(StoreError):
+    """There is no such round: it never was, or it has expired."""
+
+    code = "unknown_round"
+
+
+class StaleOwnerError(StoreError):
+    """The round was taken over by another owner; nothing was written."""
+
+    code = "stale_owner"
+
+
+class TaskEndedError(StoreError):
+    """The task has ended, so nothing can be done to it any more."""
+
+    code = "task_ended"
 
 
 class RunStopped(AgentLoopError):

@@ -31,6 +31,8 @@ try:
     from sqlalchemy import Connection, Engine, create_engine, event, text
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    from agentloop.sql_tasks import SCHEMA, SQLTasks
 except ImportError as error:  # pragma: no cover
     raise DefinitionError(
         "a store in a database needs SQLAlchemy: pip install 'mcp-agentloop[store]'"
@@ -64,6 +66,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (call, effect)
         )""",
     ),
+    SCHEMA,
 )
 
 _SWEEP_SECONDS = 60.0
@@ -97,6 +100,7 @@ class SQLStore:
         self._limiter: anyio.CapacityLimiter | None = None
         self._migrated = False
         self._swept = 0.0
+        self.tasks = SQLTasks(self._do, self._now)
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
         def work(connection: Connection) -> Entered | Busy | Settled:

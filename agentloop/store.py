@@ -20,7 +20,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from agentloop.errors import AgentLoopError
+from agentloop.errors import StaleOwnerError, StoreError, UnknownRoundError
+from agentloop.task import MemoryTasks, TaskStore
 
 LEASE_SECONDS = 10.0
 """How long a round stays with an owner that is not heard of; owners renew it meanwhile."""
@@ -28,23 +29,20 @@ LEASE_SECONDS = 10.0
 KEEP_SECONDS = 3600.0
 """How long a suspended call is kept for its client to come back."""
 
-
-class StoreError(AgentLoopError):
-    """The store did not do what it was asked to."""
-
-    code = "store"
-
-
-class UnknownRoundError(StoreError):
-    """There is no such round: it never was, or it has expired."""
-
-    code = "unknown_round"
-
-
-class StaleOwnerError(StoreError):
-    """The round was taken over by another owner; nothing was written."""
-
-    code = "stale_owner"
+__all__ = [
+    "KEEP_SECONDS",
+    "LEASE_SECONDS",
+    "Busy",
+    "Claim",
+    "Entered",
+    "MemoryStore",
+    "Round",
+    "Settled",
+    "StaleOwnerError",
+    "Store",
+    "StoreError",
+    "UnknownRoundError",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +100,8 @@ class Store(Protocol):
     """Seconds for which a round is entered or held, unless it is renewed."""
     keep: float
     """Seconds for which a suspended call is kept."""
+    tasks: TaskStore
+    """The calls that go on without their callers."""
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
         """Enter round 0 of ``call``, which the caller names, creating it where it is new."""
@@ -178,6 +178,7 @@ class MemoryStore:
     def __init__(self, *, lease: float = LEASE_SECONDS, keep: float = KEEP_SECONDS) -> None:
         """``lease`` and ``keep`` are in seconds, see :class:`Store`."""
         self.lease, self.keep = lease, keep
+        self.tasks = MemoryTasks()
         self._calls: dict[str, _Call] = {}
         """In the order in which they expire."""
 

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentloop.mcp.asker import caller
+    from agentloop.mcp.handover import detach
     from agentloop.mcp.lowlevel import seal
     from agentloop.mcp.mounted import mount
     from agentloop.mcp.reentry import resumable
     from agentloop.mcp.remote import tools_from
+    from agentloop.mcp.tasks import Tasks
 
-__all__ = ["caller", "mount", "resumable", "seal", "tools_from"]
+__all__ = ["Tasks", "caller", "detach", "mount", "resumable", "seal", "tools_from"]
 
 _HOME = {
+    "Tasks": "agentloop.mcp.tasks",
     "caller": "agentloop.mcp.asker",
+    "detach": "agentloop.mcp.handover",
     "mount": "agentloop.mcp.mounted",
     "resumable": "agentloop.mcp.reentry",
     "seal": "agentloop.mcp.lowlevel",

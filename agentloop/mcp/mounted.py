@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from agentloop.agent import Agent
 from agentloop.errors import DefinitionError
 from agentloop.events import Sink
+from agentloop.mcp.handover import When
 from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import to_tool_result
@@ -30,6 +31,7 @@ def mount(
     on_event: Sink | None = None,
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
+    task: When = "when_needed",
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
@@ -46,6 +48,7 @@ def mount(
         "on_event": on_event,
         "emulate": emulate,
         "max_state_bytes": max_state_bytes,
+        "task": task,
     }
     if isinstance(server, MCPServer):
 

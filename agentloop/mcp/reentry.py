@@ -23,12 +23,13 @@ from agentloop.errors import (
 from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
+from agentloop.mcp.handover import HANDOVER, Continued, Handover, When, tasks_not_declared
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import REQUEST, Request, is_context, request_in
 from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import MAX_WIRE_STATE, ServedHost, Serving, capability_refusal
-from agentloop.mcp.stored import over_stored_rounds
+from agentloop.mcp.stored import detached, over_stored_rounds
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
 from agentloop.store import Store, StoreError, UnknownRoundError
@@ -47,6 +48,7 @@ def resumable(
     on_event: Sink | None = None,
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
+    task: When = "when_needed",
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -57,6 +59,7 @@ def resumable(
     on_event: Sink | None = None,
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
+    task: When = "when_needed",
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -75,8 +78,10 @@ def resumable(
     run twice keep their promise over rounds. ``emulate`` asks clients that have ``sampling`` but
     not ``sampling.tools`` with the tools written into the prompt. Without a store, a call whose
     state would take more than ``max_state_bytes`` on the wire ends with an error that says so.
+    ``task`` says when a call goes on as a task, on a server with
+    :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them.
     """
-    serving = Serving(provider, store, on_event, emulate, max_state_bytes)
+    serving = Serving(provider, store, on_event, emulate, max_state_bytes, task)
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(function)
@@ -146,22 +151,51 @@ def _is_served(request: Request) -> bool:
 async def _enter(
     request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink
 ) -> Any:
+    if (running := request.running) is not None:
+        store = serving.store or running.store
+        return await over_stored_rounds(request, function, store, serving, sink)
+    if serving.task in ("always", "required") and request.state is None:
+        if (handover := HANDOVER.get()) is not None:
+            return await _hand_over(handover, Continued(request.new_call()))
+        if serving.task == "required":
+            raise tasks_not_declared()
     if request.in_rounds:
         _check_sealed(request)
-    if request.in_rounds and serving.store is not None:
-        return await over_stored_rounds(request, function, serving.store, serving, sink)
-    if request.in_rounds:
-        host = RoundsHost(
-            request, state=request.state, answers=request.answers, serving=serving, sink=sink
-        )
-        outcome = await host.run(function)
-        return _sent(outcome, serving) if isinstance(outcome, Suspended) else outcome
+        return await _over_rounds(request, function, serving, sink)
     host = ServedHost(request, PushProvider(request), serving, sink)
     token = HERE.set(Place("", None, host))
     try:
         return await function()
     finally:
         HERE.reset(token)
+
+
+async def _over_rounds(
+    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink
+) -> Any:
+    handover = HANDOVER.get()
+    if serving.store is not None:
+        outcome = await over_stored_rounds(request, function, serving.store, serving, sink)
+    else:
+        host = RoundsHost(
+            request, state=request.state, answers=request.answers, serving=serving, sink=sink
+        )
+        outcome = await host.run(function)
+        if isinstance(outcome, Suspended):
+            if not outcome.detached or handover is None:
+                return _sent(outcome, serving)
+            outcome = await detached(outcome, handover.store)
+    if not isinstance(outcome, Continued):
+        return outcome
+    if handover is None:
+        raise StateError("this call went on as a task, and its client cannot deal with tasks now")
+    return await _hand_over(handover, outcome)
+
+
+async def _hand_over(handover: Handover, continued: Continued) -> InputRequiredResult:
+    """Let the call go on as a task."""
+    await handover.take(continued)
+    return InputRequiredResult(request_state="a task")  # the client gets the task's handle instead
 
 
 def _sent(suspended: Suspended, serving: Serving) -> InputRequiredResult:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+import secrets
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -16,6 +18,8 @@ from mcp.server.request_state import RequestStateBoundary, authenticated_princip
 from mcp.server.session import ServerSession
 from mcp_types import CallToolRequestParams, InputResponses
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from agentloop.mcp.handover import Running, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +38,14 @@ class Request:
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
 
     @property
-    def named(self) -> tuple[str, str] | None:
-        """The name that the client gave this call, and what was called; None if it gave none."""
-        wire = getattr(self.context, "request_context", self.context)
-        wire = getattr(wire, "_srctx", wire)  # FastMCP wraps the SDK's
-        params: Mapping[str, Any] = wire.params or {}
-        meta: Mapping[str, Any] = params.get("_meta") or {}
-        key = meta.get(IDEMPOTENCY_KEY)
-        if not isinstance(key, str):
-            return None
-        called = [params.get("name"), params.get("arguments"), self.principal]
-        return key, json.dumps(called, sort_keys=True, separators=(",", ":"))
+    def running(self) -> Running | None:
+        """The task that goes on in this request; None where it is a client's."""
+        return running(self.id)
 
-    @property
-    def principal(self) -> str | None:
-        """Who calls, where the transport authenticated somebody."""
-        return authenticated_principal(self.context)
+    def new_call(self) -> str:
+        """A name for the call that begins with this request, see :func:`call_name`."""
+        wire = getattr(self.context, "request_context", self.context)
+        return call_name(getattr(wire, "_srctx", wire))  # FastMCP wraps the SDK's
 
     @property
     def in_rounds(self) -> bool:
@@ -60,6 +56,22 @@ class Request:
 IDEMPOTENCY_KEY = "dev.agentloop/idempotency-key"
 """In the ``_meta`` of a ``tools/call``: the same key with the same arguments is the same call, also
 when the client never got the first answer."""
+
+
+def call_name(wire: ServerRequestContext[Any, Any]) -> str:
+    """A name for the call that begins with this request.
+
+    The same each time where the client gave it a key of its own, and else unguessable.
+    """
+    params: Mapping[str, Any] = wire.params or {}
+    meta: Mapping[str, Any] = params.get("_meta") or {}
+    key = meta.get(IDEMPOTENCY_KEY)
+    if not isinstance(key, str):
+        return secrets.token_urlsafe(24)
+    called = [params.get("name"), params.get("arguments"), authenticated_principal(wire)]
+    named = f"{key}\n{json.dumps(called, sort_keys=True, separators=(',', ':'))}"
+    return "k" + hashlib.sha256(named.encode("utf-8", "replace")).hexdigest()
+
 
 REQUEST: ContextVar[Request | None] = ContextVar("agentloop_request", default=None)
 """The request that is being served."""

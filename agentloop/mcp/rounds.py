@@ -34,6 +34,7 @@ from agentloop.errors import (
     ToolError,
 )
 from agentloop.events import Sink
+from agentloop.mcp.handover import HANDOVER
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
@@ -42,6 +43,7 @@ from agentloop.meta import Reply
 from agentloop.place import HERE, Place
 from agentloop.run import Run
 from agentloop.tools import Tool
+from agentloop.transcript import WIRE
 
 STATE_VERSION = 1
 
@@ -60,10 +62,16 @@ class Suspended:
     """What is asked of the client, by the key under which it leaves."""
     state: str
     """What to bring back, with the answers, to go on."""
+    detached: bool = False
+    """Whether it goes on without the client, as a task."""
 
-    def result(self, state: str) -> InputRequiredResult:
+    def result(self, state: str | None) -> InputRequiredResult:
         """What the client is sent; ``state`` is what it brings back."""
         return sending(self.asks, state)
+
+    def written(self) -> dict[str, Any]:
+        """What is asked, in the protocol's own JSON."""
+        return {key: request.model_dump(**WIRE) for key, request in sorted(self.asks.items())}
 
 
 class RoundsHost(ServedHost):
@@ -100,6 +108,10 @@ class RoundsHost(ServedHost):
         self._values: dict[str, Any] = saved.get("values", {})
         self._stalled = anyio.Event()
         self._scope = anyio.CancelScope()
+        in_task = request.running is not None
+        self._may_detach = not in_task and serving.task != "never" and HANDOVER.get() is not None
+        self._counts_rounds = not in_task and not self._may_detach
+        self._detached = False
 
     def check(self, tools: Iterable[Tool]) -> None:
         for tool in tools:
@@ -164,7 +176,7 @@ class RoundsHost(ServedHost):
         self._values[key] = value
 
     def room(self, key: str, run: Run) -> int | None:
-        if _ask_key(key, run) in self.answers:
+        if not self._counts_rounds or _ask_key(key, run) in self.answers:
             return None
         left: list[int] = []
         above = 0
@@ -201,6 +213,11 @@ class RoundsHost(ServedHost):
     def may_not_wait(self, place: Place) -> str | None:
         """Why ``place`` must not wait for the next round, if it must not."""
 
+    async def detach(self, place: Place) -> None:
+        if self._may_detach:
+            self._detached = True
+            await self.wait(place)
+
     def stalled(self) -> None:
         self._stalled.set()
 
@@ -234,7 +251,12 @@ class RoundsHost(ServedHost):
         await anyio.sleep_forever()
 
     def _suspended(self) -> Suspended:
-        return Suspended(dict(sorted(self.asks.items())), self.state(self.rounds + 1))
+        detached = self._detached or (self._may_detach and self._out_of_rounds())
+        return Suspended(dict(sorted(self.asks.items())), self.state(self.rounds + 1), detached)
+
+    def _out_of_rounds(self) -> bool:
+        limits = [run.definition.limits.rounds for run in self._runs.values() if run.stop is None]
+        return any(limit is not None and self.rounds >= limit for limit in limits)
 
     def state(self, rounds: int) -> str:
         """What there is to know when the function is entered again after so many rounds."""

@@ -19,6 +19,7 @@ from agentloop.definition import Definition
 from agentloop.emulation import Emulated
 from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
+from agentloop.mcp.handover import When
 from agentloop.mcp.request import Request
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
@@ -46,6 +47,8 @@ class Serving:
     prompt, see :mod:`agentloop.emulation`."""
     max_state_bytes: int = MAX_WIRE_STATE
     """What a state may take that crosses the wire."""
+    task: When = "when_needed"
+    """When a call becomes a task, where the server has tasks and the client can deal with them."""
 
 
 class ServedHost(Host):

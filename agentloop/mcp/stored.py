@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -27,6 +27,7 @@ from agentloop.errors import CapabilityError, NotDone, StateError, first_of, whe
 from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
+from agentloop.mcp.handover import Continued
 from agentloop.mcp.request import Request
 from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import Serving
@@ -69,8 +70,10 @@ async def over_stored_rounds(
     :class:`StoreError` where the store fails; then the same round may be sent again.
     """
     named = _named(request)
+    running = request.running
+    keep = store.keep if running is None else max(store.keep, running.keep)
     while True:
-        entered = await _enter(named, store)
+        entered = await _enter(named, store, keep)
         if isinstance(entered, Settled):
             return _thaw(entered.outcome)
         try:
@@ -119,11 +122,10 @@ async def _run(
     """Run the round and settle it; release it where it was interrupted."""
     try:
         outcome = await host.run(function)
+        next_state = None
         if isinstance(outcome, Suspended):
             next_state = outcome.state
-            outcome = outcome.result(pack({"v": 1, "call": held.call, "round": held.number + 1}))
-        else:
-            next_state = None
+            outcome = _left(outcome, held, in_task=host.request.running is not None)
         frozen = _freeze(outcome)
     except anyio.get_cancelled_exc_class():
         await _release(store, held)
@@ -139,6 +141,24 @@ async def _run(
         raise
     await _insist(store, lambda: store.settle(held, frozen, next_state=next_state))
     return outcome
+
+
+def _left(suspended: Suspended, held: Round, *, in_task: bool) -> InputRequiredResult | Continued:
+    """What is told of a function that was left: what is asked, and how the call goes on."""
+    if suspended.detached:
+        return Continued(held.call, held.number + 1, suspended.written())
+    if in_task:  # which knows by itself where it is
+        return suspended.result(None)
+    return suspended.result(pack({"v": 1, "call": held.call, "round": held.number + 1}))
+
+
+async def detached(suspended: Suspended, store: Store) -> Continued:
+    """Keep a call whose state has crossed the wire so far. The same state is the same call."""
+    name = "d" + hashlib.sha256(suspended.state.encode()).hexdigest()
+    entered = await store.begin(name, lease=store.lease, keep=store.keep)
+    if isinstance(entered, Entered):
+        await store.settle(entered.round, "{}", next_state=suspended.state)
+    return Continued(name, 1, suspended.written())
 
 
 async def _release(store: Store, held: Round) -> None:
@@ -178,12 +198,12 @@ async def _hold(store: Store, held: Round) -> None:
             log().warning("lease_not_renewed", error=str(error))
 
 
-async def _enter(named: tuple[str, int, str], store: Store) -> Entered | Settled:
+async def _enter(named: tuple[str, int, str], store: Store, keep: float) -> Entered | Settled:
     call, number, answers = named
     wait, longest = _POLL_SECONDS
     while True:
         if number == 0:
-            found = await store.begin(call, lease=store.lease, keep=store.keep)
+            found = await store.begin(call, lease=store.lease, keep=keep)
         else:
             found = await store.enter(call, number, answers, lease=store.lease)
         if not isinstance(found, Busy):
@@ -194,20 +214,16 @@ async def _enter(named: tuple[str, int, str], store: Store) -> Entered | Settled
 
 def _named(request: Request) -> tuple[str, int, str]:
     """The call and the round that a request is about, and the answers that it brings."""
+    answers = _ANSWERS.dump_json(request.answers, by_alias=True, exclude_none=True).decode()
+    if (running := request.running) is not None:
+        return running.task.call, running.task.round, answers
     if request.state is None:
-        return _new_name(request), 0, ""
+        return request.new_call(), 0, ""
     handle = unpack(request.state)
     call, number = handle.get("call"), handle.get("round")
     if not isinstance(call, str) or not isinstance(number, int):
         raise StateError("the state is no handle of a stored call; start the call again")
-    answers = _ANSWERS.dump_json(request.answers, by_alias=True, exclude_none=True).decode()
     return call, number, answers
-
-
-def _new_name(request: Request) -> str:
-    if request.named is None:
-        return secrets.token_urlsafe(24)
-    return "k" + hashlib.sha256("\n".join(request.named).encode("utf-8", "replace")).hexdigest()
 
 
 class _StoredHost(RoundsHost):
@@ -305,6 +321,8 @@ async def _reconciled(effect: Effect) -> ToolResultContent | None:
 
 def _freeze(outcome: Any) -> str:
     """What the function gave, as text, to be given again."""
+    if isinstance(outcome, Continued):
+        return json.dumps({"continued": dataclasses.asdict(outcome)})
     if isinstance(outcome, InputRequiredResult):
         return json.dumps(
             {"asks": outcome.model_dump(mode="json", by_alias=True, exclude_none=True)}
@@ -319,6 +337,8 @@ def _freeze(outcome: Any) -> str:
 def _thaw(frozen: str) -> Any:
     try:
         data = json.loads(frozen)
+        if "continued" in data:
+            return Continued(**data["continued"])
         if "asks" in data:
             return InputRequiredResult.model_validate(data["asks"])
         if "result" in data:

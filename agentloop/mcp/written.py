@@ -73,7 +73,7 @@ class _Asks(InputRequiredResult):
         return data
 
 
-def sending(requests: Mapping[str, InputRequest], state: str) -> InputRequiredResult:
+def sending(requests: Mapping[str, InputRequest], state: str | None) -> InputRequiredResult:
     """The result that sends ``requests``; ``state`` is what the client brings back."""
     return _Asks.model_construct(
         result_type="input_required", input_requests=dict(requests), request_state=state

@@ -22,15 +22,17 @@ from mcp_types import (
     InputRequest,
     InputRequiredResult,
     InputResponses,
+    Result,
     SamplingCapability,
     SamplingToolsCapability,
 )
 
 from agentloop.mcp.callback import sampling_callback
+from agentloop.mcp.tasks.client import FollowTasks, TaskDetails, TaskHandle, answer_all
 from agentloop.place import User
 from agentloop.provider import Provider
 
-Carrier = Literal["push", "rounds"]
+Carrier = Literal["push", "rounds", "task"]
 Asks = bool | int | frozenset[int] | set[int]
 """Which asks something happens to: none, all, one by its number (from 1), or several."""
 
@@ -41,10 +43,11 @@ DEFAULT_MAX_ROUNDS = 10
 class MockClient:
     """The SDK's own client, connected to a server in this process.
 
-    ``carrier`` picks the protocol era: ``push`` speaks 2025-11-25, ``rounds`` 2026-07-28. The
-    other arguments are what clients really do: declare no ``sampling`` or no ``sampling.tools``;
-    deny an ask, never answer it, answer that it timed out, or go away instead; give up after
-    ``max_rounds``; and report any ``stop_reason`` they like.
+    ``carrier`` picks the protocol era: ``push`` speaks 2025-11-25, ``rounds`` 2026-07-28, and
+    ``task`` does that and can deal with tasks (SEP-2663). The other arguments are what clients
+    really do: declare no ``sampling`` or no ``sampling.tools``; deny an ask, never answer it,
+    answer that it timed out, or go away instead; give up after ``max_rounds``; and report any
+    ``stop_reason`` they like.
 
     Use it as an async context manager. ``asks`` holds the requests that arrived, ``questions`` what
     its user was asked, ``rounds`` how
@@ -66,9 +69,11 @@ class MockClient:
         disconnects: Asks = False,
         user: User | None = None,
         stop_reason: str | Callable[[str | None], str | None] | None = None,
+        poll: float | None = 0.01,
     ) -> None:
         """``server`` is an ``MCPServer``, a low-level ``Server`` or a ``FastMCP``; without a
-        ``provider`` the client declares no sampling, without a ``user`` no elicitation."""
+        ``provider`` the client declares no sampling, without a ``user`` no elicitation. It asks for
+        its tasks every ``poll`` seconds; None for as often as the server suggests."""
         self.asks: list[CreateMessageRequestParams] = []
         self.rounds = 0
         self.progress: list[str] = []
@@ -78,6 +83,9 @@ class MockClient:
         self._stop_reason = stop_reason
         self._user = user
         self.questions: list[ElicitRequestParams] = []
+        self.news: list[TaskHandle | TaskDetails] = []
+        """What the server said of its tasks, in order."""
+        self._tasks = FollowTasks(poll=poll, on_news=self.news.append)
         self._answer = sampling_callback(provider) if provider else None
         self._scope: anyio.CancelScope | None = None
         self._gone = False
@@ -88,6 +96,7 @@ class MockClient:
             sampling_callback=self._sample if sampling and provider else None,
             sampling_capabilities=declared if sampling and provider else None,
             elicitation_callback=self._elicit if user else None,
+            extensions=[self._tasks] if carrier == "task" else None,
         )
         self._stack = AsyncExitStack()
 
@@ -133,7 +142,11 @@ class MockClient:
                     await between_rounds(result)
                 answers = await self._answer_all(result.input_requests or {})
                 result = await self._call(name, arguments, answers, result.request_state)
-            return result
+            if isinstance(result, CallToolResult):
+                return result
+            assert isinstance(result, TaskHandle)
+            self.news.append(result)
+            return await self._tasks.follow(self._client.session, result.task_id)
         raise ConnectionError(f"the mock client went away at ask {len(self.asks)}")
 
     async def _call(
@@ -142,7 +155,7 @@ class MockClient:
         arguments: dict[str, Any] | None,
         answers: InputResponses | None,
         state: str | None,
-    ) -> CallToolResult | InputRequiredResult:
+    ) -> CallToolResult | InputRequiredResult | Result:
         return await self._client.session.call_tool(
             name,
             arguments,
@@ -150,29 +163,14 @@ class MockClient:
             request_state=state,
             progress_callback=self._on_progress,
             allow_input_required=True,
+            allow_claimed=True,
         )
 
     async def _answer_all(self, requests: dict[str, InputRequest]) -> InputResponses:
-        answers: InputResponses = {}
-        refused: ErrorData | None = None
-        session = self._client.session
-
-        async def answer(key: str, request: InputRequest) -> None:
-            nonlocal refused
-            context = ClientRequestContext(session=session, request_id=key)
-            said = await session.dispatch_input_request(context, request)
-            if isinstance(said, ErrorData):
-                refused = said
-                group.cancel_scope.cancel()
-            else:
-                answers[key] = said
-
-        async with anyio.create_task_group() as group:
-            for key, request in requests.items():
-                group.start_soon(answer, key, request)
+        answers, refused = await answer_all(self._client.session, requests)
         if refused is not None:
             raise MCPError.from_error_data(refused)
-        return {key: answers[key] for key in requests}
+        return answers
 
     async def _sample(
         self, context: ClientRequestContext, params: CreateMessageRequestParams

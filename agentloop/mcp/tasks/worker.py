@@ -1,0 +1,201 @@
+"""Goes on with tasks that wait for nobody, wherever they were begun."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import anyio
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
+from pydantic import ValidationError
+
+from agentloop.errors import StaleOwnerError, StoreError, where
+from agentloop.log import log
+from agentloop.mcp.alongside import alongside
+from agentloop.mcp.handover import Running
+from agentloop.mcp.tasks.call import go_on
+from agentloop.store import Store
+from agentloop.task import Change, Task, finished, held, parked, released, renewed
+
+MESSAGE_SECONDS = 1.0
+"""How often what a task is doing is written down, at the most."""
+
+
+class Worker:
+    """Works on the tasks of a store, as many at once as it may.
+
+    Tasks of a worker that is not heard of any more are taken over once their lease has run out;
+    what the former worker still says of them is refused.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        at_once: int,
+        per_principal: int | None,
+        look_every: float,
+    ) -> None:
+        self._store = store
+        self._per_principal = per_principal
+        self._look_every = look_every
+        self._free = anyio.Semaphore(at_once)
+        self._news = anyio.Event()
+        self._taking = anyio.CancelScope()
+        self._scopes: dict[str, anyio.CancelScope] = {}
+
+    def look(self) -> None:
+        """There may be something to do."""
+        self._news.set()
+
+    def drop(self, id: str) -> None:
+        """Stop working on a task that was cancelled, if this worker does."""
+        if (scope := self._scopes.get(id)) is not None:
+            scope.cancel()
+
+    async def work(self, server: Server[Any], lifespan: Any) -> None:
+        """Go on with tasks, for ever. When cancelled, what is not through is left for others."""
+        async with anyio.create_task_group() as group:
+            with self._taking:
+                while True:
+                    await self._free.acquire()
+                    try:
+                        task = await self._take()
+                    except BaseException:
+                        self._free.release()
+                        raise
+                    group.start_soon(self._work_on, server, lifespan, task)
+            await anyio.sleep_forever()
+
+    async def finish(self) -> None:
+        """Take up nothing more, and wait for the end of what is being worked on."""
+        self._taking.cancel()
+        while self._scopes:
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    async def _take(self) -> Task:
+        while True:
+            self._news = anyio.Event()
+            try:
+                task = await self._store.tasks.take(
+                    lease=self._store.lease, per_principal=self._per_principal
+                )
+            except StoreError as error:
+                log().warning("tasks_not_read", error=str(error))
+                task = None
+            if task is not None:
+                return task
+            with anyio.move_on_after(self._look_every):
+                await self._news.wait()
+
+    async def _work_on(self, server: Server[Any], lifespan: Any, task: Task) -> None:
+        scope = self._scopes[task.id] = anyio.CancelScope()
+        held_task = _Held(self._store, task, scope)
+        try:
+            with scope:
+                await alongside(held_task.hold, lambda: held_task.advance(server, lifespan))
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                await held_task.write(lambda task, now: released(task))
+            raise
+        except StaleOwnerError:
+            log().warning("task_taken_over", task=task.id)
+        except Exception as error:  # noqa: BLE001  one task must not end the others
+            log().warning("task_left", task=task.id, error_type=type(error).__name__)
+        finally:
+            del self._scopes[task.id]
+            self._free.release()
+            self.look()
+
+
+class _Held:
+    """A task while a worker holds it."""
+
+    def __init__(self, store: Store, task: Task, scope: anyio.CancelScope) -> None:
+        self._store, self._task, self._scope = store, task, scope
+        self._message = ""
+        self._news = anyio.Event()
+
+    async def hold(self) -> None:
+        """Renew the lease, and write down what the task is doing; stop it once it is another's."""
+        lease = self._store.lease
+        while True:
+            with anyio.move_on_after(lease / 3):
+                await self._news.wait()
+                await anyio.sleep(min(MESSAGE_SECONDS, lease / 3))
+            self._news = anyio.Event()
+            try:
+                await self.write(
+                    lambda task, now: renewed(task, now, lease=lease, message=self._message)
+                )
+            except StaleOwnerError:
+                return self._scope.cancel()
+            except StoreError as error:
+                log().warning("lease_not_renewed", task=self._task.id, error=str(error))
+
+    async def advance(self, server: Server[Any], lifespan: Any) -> None:
+        """Let the function go on, and write down what came of it."""
+        try:
+            running = Running(self._task, self._store)
+            change = _came(await go_on(server, lifespan, running, self._note))
+        except MCPError as error:
+            if _is_passing(error):
+                return  # the lease runs out, and somebody tries again
+            change = _failed(error.code, error.message, error.data)
+        except ValidationError:
+            change = _failed(INVALID_PARAMS, "Invalid request parameters")
+        except Exception as error:  # noqa: BLE001  what a caller would get for it
+            log().warning("task_failed", error_type=type(error).__name__, at=where(error))
+            change = _failed(INTERNAL_ERROR, "Internal server error")
+        await self._insist(change)
+
+    def _note(self, message: str) -> None:
+        self._message = message
+        self._news.set()
+
+    async def write(self, change: Change) -> None:
+        """Change the task. Raises :class:`StaleOwnerError` where it is held no more."""
+        epoch = self._task.epoch
+        if (
+            await self._store.tasks.change(
+                self._task.id, lambda task, now: change(held(task, epoch), now)
+            )
+            is None
+        ):
+            raise StaleOwnerError("the task has expired")
+
+    async def _insist(self, change: Change) -> None:
+        """Write what has happened already, also to a store that fails for a while."""
+        until = time.monotonic() + self._store.lease
+        while True:
+            try:
+                return await self.write(change)
+            except StaleOwnerError:
+                raise
+            except StoreError:
+                if time.monotonic() > until:
+                    raise
+            await anyio.sleep(min(0.5, self._store.lease / 10))
+
+
+def _came(result: dict[str, Any]) -> Change:
+    """What becomes of a task whose function gave ``result``."""
+    if result.get("resultType") != "input_required":
+        return lambda task, now: finished(task, now, outcome=result)
+    asks: dict[str, Any] = result.get("inputRequests") or {}
+    return lambda task, now: parked(task, now, asks=asks, state=result.get("requestState"))
+
+
+def _failed(code: int, message: str, data: Any = None) -> Change:
+    error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    return lambda task, now: finished(task, now, outcome=error, failed=True)
+
+
+def _is_passing(error: MCPError) -> bool:
+    """Whether the call did not end, but could not go on now."""
+    data: Any = error.data
+    return isinstance(data, dict) and bool(data.get("retryable"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]

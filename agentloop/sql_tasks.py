@@ -1,0 +1,197 @@
+"""Tasks in a database, beside the rounds and claims of their calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, text
+
+from agentloop.errors import StoreError
+from agentloop.task import Change, Status, Task, taken
+
+T = TypeVar("T")
+
+SCHEMA = (
+    """CREATE TABLE agentloop_tasks (
+        id VARCHAR(80) PRIMARY KEY,
+        call VARCHAR(80) NOT NULL UNIQUE,
+        principal VARCHAR(400),
+        status VARCHAR(20) NOT NULL,
+        created DOUBLE PRECISION NOT NULL,
+        updated DOUBLE PRECISION NOT NULL,
+        expires DOUBLE PRECISION,
+        leased_until DOUBLE PRECISION NOT NULL,
+        body TEXT NOT NULL
+    )""",
+    "CREATE INDEX agentloop_tasks_waiting ON agentloop_tasks (status, updated)",
+    "CREATE INDEX agentloop_tasks_expires ON agentloop_tasks (expires)",
+)
+"""The tables, as a step of the store's migrations."""
+
+
+class Transactor(Protocol):
+    """Does work in one transaction of the database."""
+
+    def __call__(self, work: Callable[[Connection], T], /) -> Awaitable[T]: ...
+
+
+class SQLTasks:
+    """A :class:`~agentloop.task.TaskStore` in the database of a :class:`~agentloop.SQLStore`."""
+
+    def __init__(self, do: Transactor, now: Callable[[Connection], float]) -> None:
+        """``do`` runs transactions, ``now`` reads the clock that all processes share."""
+        self._do = do
+        self._now = now
+
+    async def create(self, task: Task) -> Task:
+        def work(connection: Connection) -> Task:
+            now = self._now(connection)
+            new = replace(task, created=now, updated=now)
+            _run(connection, _SWEEP, {"now": now})
+            if _run(connection, _INSERT, {**_columns(new), "call": new.call}).rowcount == 1:
+                return new
+            return _task(_run(connection, _OF_CALL, {"call": task.call}).one().body)
+
+        return await self._do(work)
+
+    async def read(self, id: str) -> Task | None:
+        def work(connection: Connection) -> Task | None:
+            return _find(connection, _FIND, {"id": id, "now": self._now(connection)})
+
+        return await self._do(work)
+
+    async def change(self, id: str, change: Change) -> Task | None:
+        def work(connection: Connection) -> Task | None:
+            now = self._now(connection)
+            return _changed(
+                connection,
+                _find(connection, _locking(connection, _FIND), _at(id, now)),
+                change,
+                now,
+            )
+
+        return await self._do(work)
+
+    async def take(self, *, lease: float, per_principal: int | None = None) -> Task | None:
+        def work(connection: Connection) -> Task | None:
+            now = self._now(connection)
+            query = _WAITING
+            if per_principal is not None:
+                query = _WAITING_FAIRLY
+                _take_turns(connection)
+            values = {"now": now, "most": per_principal, "never": now + lease * 10}
+            found = _find(connection, _locking(connection, query, skip=True), values)
+            return _changed(connection, found, lambda task, now: taken(task, now, lease=lease), now)
+
+        return await self._do(work)
+
+    async def list(
+        self, *, status: Status | None = None, principal: str | None = None, limit: int = 100
+    ) -> Sequence[Task]:
+        def work(connection: Connection) -> Sequence[Task]:
+            values = {
+                "now": self._now(connection),
+                "status": status,
+                "principal": principal,
+                "limit": limit,
+            }
+            return [_task(row.body) for row in _run(connection, _LIST, values)]
+
+        return await self._do(work)
+
+    async def count(self) -> Mapping[Status, int]:
+        def work(connection: Connection) -> Mapping[Status, int]:
+            rows = _run(connection, _COUNT, {"now": self._now(connection)})
+            return dict.fromkeys(Status, 0) | {Status(row.status): row.number for row in rows}
+
+        return await self._do(work)
+
+    async def sweep(self) -> int:
+        def work(connection: Connection) -> int:
+            return _run(connection, _SWEEP, {"now": self._now(connection)}).rowcount
+
+        return await self._do(work)
+
+
+_INSERT = """INSERT INTO agentloop_tasks
+    (id, call, principal, status, created, updated, expires, leased_until, body)
+    VALUES (:id, :call, :principal, :status, :created, :updated, :expires, :leased_until, :body)
+    ON CONFLICT (call) DO NOTHING"""
+_UPDATE = """UPDATE agentloop_tasks SET principal = :principal, status = :status,
+    created = :created, updated = :updated, expires = :expires, leased_until = :leased_until,
+    body = :body WHERE id = :id"""
+_ALIVE = "(expires IS NULL OR expires >= :now)"
+_FIND = f"SELECT body FROM agentloop_tasks WHERE id = :id AND {_ALIVE}"
+_OF_CALL = "SELECT body FROM agentloop_tasks WHERE call = :call"
+# No lease reaches as far as :never: the clock was set back since.
+_FREE = f"""status = 'working' AND (leased_until <= :now OR leased_until > :never) AND {_ALIVE}"""
+_WAITING = f"SELECT body FROM agentloop_tasks WHERE {_FREE} ORDER BY updated LIMIT 1"
+_WAITING_FAIRLY = f"""SELECT body FROM agentloop_tasks t WHERE {_FREE} AND (
+    SELECT count(*) FROM agentloop_tasks h WHERE h.status = 'working'
+    AND h.leased_until > :now AND h.leased_until <= :never
+    AND coalesce(h.principal, '') = coalesce(t.principal, '')
+    ) < :most ORDER BY updated LIMIT 1"""
+_LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
+    AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
+    AND (CAST(:principal AS VARCHAR) IS NULL OR principal = :principal)
+    ORDER BY created DESC LIMIT :limit"""
+_COUNT = f"SELECT status, count(*) AS number FROM agentloop_tasks WHERE {_ALIVE} GROUP BY status"
+_SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"
+
+
+def _locking(connection: Connection, query: str, *, skip: bool = False) -> str:
+    """``query``, so that its rows stay locked; SQLite locks the whole database anyway."""
+    if connection.dialect.name == "sqlite":
+        return query
+    return f"{query} FOR UPDATE SKIP LOCKED" if skip else f"{query} FOR UPDATE"
+
+
+def _take_turns(connection: Connection) -> None:
+    """Let no other take count what this one is about to change."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(7311840276)"))
+
+
+def _changed(connection: Connection, task: Task | None, change: Change, now: float) -> Task | None:
+    if task is None:
+        return None
+    new = change(task, now)
+    if new is not task:
+        _run(connection, _UPDATE, _columns(new))
+    return new
+
+
+def _columns(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "principal": task.principal,
+        "status": task.status,
+        "created": task.created,
+        "updated": task.updated,
+        "expires": task.expires,
+        "leased_until": task.leased_until,
+        "body": json.dumps(task.to_json(), separators=(",", ":")),
+    }
+
+
+def _find(connection: Connection, query: str, values: dict[str, Any]) -> Task | None:
+    row = _run(connection, query, values).one_or_none()
+    return None if row is None else _task(row.body)
+
+
+def _task(body: str) -> Task:
+    try:
+        return Task.from_json(json.loads(body))
+    except (ValueError, AttributeError) as error:
+        raise StoreError("the store holds a task that cannot be read") from error
+
+
+def _at(id: str, now: float) -> dict[str, Any]:
+    return {"id": id, "now": now}
+
+
+def _run(connection: Connection, sql: str, values: dict[str, Any]) -> Any:
+    return connection.execute(text(sql), values)
