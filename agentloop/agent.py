@@ -113,10 +113,14 @@ class Agent(Generic[OutputT]):
         provider: Provider | None = None,
         limits: Limits | None = None,
         history: Sequence[SamplingMessage] = (),
+        resume: str | None = None,
         on_event: Sink | None = None,
         user: User | None = None,
     ) -> RunResult[OutputT]:
         """Run the agent on ``prompt``, after the messages of ``history``, to its end.
+
+        ``resume`` is the handle of an earlier run that ended on a limit (:attr:`RunResult.handle`):
+        its messages come before, and this run has limits of its own.
 
         Who answers: ``provider``; else the client of the MCP call that is being served; else the
         provider of the run that this one is inside of; else the agent's own. ``user`` answers for
@@ -134,6 +138,8 @@ class Agent(Generic[OutputT]):
             host.check(self._toolbox.values())
             place.own = place.own or self.provider
             answers = host.provider(definition, place.own)
+            if resume is not None:
+                history = (await host.take_up(resume, self.definition)).messages
             run = start(
                 definition,
                 prompt,
@@ -147,7 +153,10 @@ class Agent(Generic[OutputT]):
                 place.charge(run.usage)
             else:
                 run = await self._drive(run, answers, place, resumed=kept is not None)
-            return RunResult(run, host.sink, place.key)
+            handle = None
+            if run.stop is not None and run.stop.is_limit and place.nesting == 1:
+                handle = await host.put_by(place.key, run)
+            return RunResult(run, host.sink, place.key, handle)
         finally:
             HERE.reset(token)
             place.leave()
@@ -246,6 +255,8 @@ class _Overriding(Host):
         self.check = host.check
         self.guard = host.guard
         self.before_ask = host.before_ask
+        self.put_by = host.put_by
+        self.take_up = host.take_up
         if provider is None or getattr(provider, "asks_caller", False):
             self.room = host.room
 

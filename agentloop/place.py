@@ -16,7 +16,7 @@ import anyio
 from mcp_types import ElicitRequestParams, ElicitResult, ToolResultContent
 
 from agentloop.definition import Definition
-from agentloop.errors import DefinitionError, ToolError
+from agentloop.errors import DefinitionError, StateError, ToolError
 from agentloop.events import Sink
 from agentloop.journal import Journal
 from agentloop.provider import Provider
@@ -99,6 +99,19 @@ class Host:
         if self.user is None:
             raise ToolError("There is nobody to ask here.")
         return await self.user(params)
+
+    async def put_by(self, key: str, run: Run) -> str | None:
+        """Keep ``run``, which ended on a limit at ``key``, for a later call to go on from.
+
+        Gives its handle; None where nothing is kept.
+        """
+
+    async def take_up(self, handle: str, definition: Definition) -> Run:
+        """The run that :meth:`put_by` gave ``handle`` for.
+
+        Raises :class:`StateError` where there is none.
+        """
+        raise StateError("no runs are kept here: a handle is for a served call with a store")
 
     def stalled(self) -> None:
         """Called when every branch of the function ends in a parked run."""

@@ -20,11 +20,20 @@ OutputT = TypeVar("OutputT")
 class RunResult(Generic[OutputT]):
     """What a run gave: an answer or not, and everything that happened, whatever the stop."""
 
-    def __init__(self, run: Run, journal: Journal | None = None, key: str = "0") -> None:
+    def __init__(
+        self,
+        run: Run,
+        journal: Journal | None = None,
+        key: str = "0",
+        handle: str | None = None,
+    ) -> None:
         """``journal`` has seen what happened in the run, which was at ``key``."""
         self.run = run
         self._journal = journal
         self._key = key
+        self.handle = handle
+        """For ``agent.run(..., resume=handle)`` in a later call, where the run ended on a limit in
+        a served call with a store; else None."""
 
     @property
     def output(self) -> OutputT:
@@ -92,6 +101,7 @@ class RunResult(Generic[OutputT]):
             "seconds": round(run.seconds, 3),
             "usage": {"total_tokens": run.usage.total_tokens, **run.usage.to_json()},
             "run_id": run.id,
+            **({"handle": self.handle} if self.handle else {}),
             "messages": run.messages.to_json(),
         }
 

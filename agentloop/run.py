@@ -67,6 +67,11 @@ class Stop(StrEnum):
     CANCELLED = "cancelled"
     FAILED = "failed"
 
+    @property
+    def is_limit(self) -> bool:
+        """Whether the run could have gone on with more to spend."""
+        return self in (Stop.STEPS, Stop.ROUNDS, Stop.TOOL_CALLS, Stop.TOKENS, Stop.SECONDS)
+
 
 class Ask(NamedTuple):
     """The run waits for a model: :func:`sampled` takes the reply."""

@@ -21,14 +21,11 @@ from mcp_types import (
 
 from agentloop.agent import Agent
 from agentloop.mcp.reentry import resumable
-from agentloop.mcp.result import to_tool_result
+from agentloop.mcp.result import RESUME, to_tool_result
 from agentloop.output import Output
 
-_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"prompt": {"type": "string"}},
-    "required": ["prompt"],
-}
+_PROMPT: dict[str, Any] = {"prompt": {"type": "string"}}
+_RESUME: dict[str, Any] = {"resume": {"type": "string", "description": RESUME}}
 
 
 def seal(server: Server[Any], security: RequestStateSecurity | None = None) -> None:
@@ -53,10 +50,11 @@ def add_tool(
     listed = server.get_request_handler("tools/list")
     called = server.get_request_handler("tools/call")
     output = agent.definition.output or Output(str)
+    takes = _PROMPT if options.get("store") is None else _PROMPT | _RESUME
     offer = Tool(
         name=name,
         description=description,
-        input_schema=_SCHEMA,
+        input_schema={"type": "object", "properties": takes, "required": ["prompt"]},
         output_schema=output.schema,
     )
 
@@ -72,11 +70,12 @@ def add_tool(
     async def run_agent(
         ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        prompt = (params.arguments or {}).get("prompt")
-        if not isinstance(prompt, str):
-            text = "prompt: required, a text"
+        given = params.arguments or {}
+        prompt, resume = given.get("prompt"), given.get("resume")
+        if not isinstance(prompt, str) or not isinstance(resume, str | None):
+            text = "prompt: required, a text" + ("; resume: a handle" if "resume" in takes else "")
             return CallToolResult(content=[TextContent(text=text)], is_error=True)
-        return to_tool_result(await agent.run(prompt))
+        return to_tool_result(await agent.run(prompt, resume=resume))
 
     async def on_call(
         ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams

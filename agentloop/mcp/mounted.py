@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
+from pydantic import Field
 
 from agentloop.agent import Agent
 from agentloop.errors import DefinitionError
@@ -14,10 +15,13 @@ from agentloop.events import Sink
 from agentloop.mcp.handover import When
 from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
-from agentloop.mcp.result import to_tool_result
+from agentloop.mcp.result import RESUME, to_tool_result
 from agentloop.mcp.served import MAX_WIRE_STATE
 from agentloop.provider import Provider
+from agentloop.result import RunResult
 from agentloop.store import Store
+
+Resume = Annotated[str | None, Field(description=RESUME)]
 
 
 def mount(
@@ -52,10 +56,15 @@ def mount(
     }
     if isinstance(server, MCPServer):
 
-        @resumable(**options)
-        async def call(prompt: str, ctx: Context[Any, Any]) -> Any:
+        async def begin(prompt: str, ctx: Context[Any, Any]) -> Any:
             return to_tool_result(await agent.run(prompt))
 
+        async def begin_or_resume(
+            prompt: str, ctx: Context[Any, Any], resume: Resume = None
+        ) -> Any:
+            return to_tool_result(await agent.run(prompt, resume=resume))
+
+        call = resumable(**options)(begin if store is None else begin_or_resume)
         call.__annotations__["return"] = _output_type(agent)
         server.add_tool(call, name=name, description=description, structured_output=True)
     elif isinstance(server, Server):
@@ -78,9 +87,8 @@ def _mount_fastmcp(
 ) -> None:
     from fastmcp.tools.base import ToolResult
 
-    @resumable(**options)
-    async def call(prompt: str) -> Any:
-        made = to_tool_result(await agent.run(prompt))
+    def told(result: RunResult[Any]) -> Any:
+        made = to_tool_result(result)
         return ToolResult(
             content=made.content,
             structured_content=None if made.is_error else made.structured_content,
@@ -88,5 +96,12 @@ def _mount_fastmcp(
             is_error=made.is_error,
         )
 
+    async def begin(prompt: str) -> Any:
+        return told(await agent.run(prompt))
+
+    async def begin_or_resume(prompt: str, resume: Resume = None) -> Any:
+        return told(await agent.run(prompt, resume=resume))
+
+    call = resumable(**options)(begin if options["store"] is None else begin_or_resume)
     call.__annotations__["return"] = _output_type(agent)
     server.tool(call, name=name, description=description)

@@ -38,6 +38,11 @@ class Request:
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
 
     @property
+    def principal(self) -> str | None:
+        """Who calls, where the transport authenticated somebody."""
+        return authenticated_principal(self.context)
+
+    @property
     def running(self) -> Running | None:
         """The task that goes on in this request; None where it is a client's."""
         return running(self.id)

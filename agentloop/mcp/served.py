@@ -19,10 +19,12 @@ from agentloop.definition import Definition
 from agentloop.emulation import Emulated
 from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
+from agentloop.mcp.handle import keep, recall
 from agentloop.mcp.handover import When
 from agentloop.mcp.request import Request
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
+from agentloop.run import Run
 from agentloop.store import Store
 
 MAX_WIRE_STATE = 2 * 1024 * 1024
@@ -63,6 +65,9 @@ class ServedHost(Host):
         self.client = client
         """The client as a provider, whatever it declared."""
         self._emulate = serving.emulate
+        self.store = serving.store
+        self.call = secrets.token_urlsafe(24)
+        """Names the call where it is kept."""
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:
         """Raises :class:`CapabilityError` where neither client nor provider can answer."""
@@ -101,6 +106,18 @@ class ServedHost(Host):
             )
         except (MCPError, ValidationError) as error:
             raise ToolError("The client could not ask its user.") from error
+
+    async def put_by(self, key: str, run: Run) -> str | None:
+        if self.store is None:
+            return None
+        name = f"{self.call}/{key}"
+        return await keep(self.store, run, name=name, principal=self.request.principal)
+
+    async def take_up(self, handle: str, definition: Definition) -> Run:
+        if self.store is None:
+            return await super().take_up(handle, definition)
+        principal = self.request.principal
+        return await recall(self.store, handle, definition, principal=principal)
 
     def missing(self, *, tools: bool) -> str | None:
         """The capability that the client would have to declare; None if it can be asked.

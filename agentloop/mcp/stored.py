@@ -241,7 +241,9 @@ class _StoredHost(RoundsHost):
         super().__init__(
             request, state=held.state or None, answers=answers, serving=serving, sink=sink
         )
-        self._store, self._round = store, held
+        self._store = store
+        self.call = held.call
+        self._round = held
         self._unsaved = False
         self._begun: set[str] = set()
         """The places of calls that must not run twice, and have begun."""
