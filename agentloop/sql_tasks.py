@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, text
 
 from agentloop.errors import StoreError
-from agentloop.task import Change, Status, Task, taken
+from agentloop.task import CONDITIONS, Change, Status, Task, condition, taken
 
 T = TypeVar("T")
 
@@ -102,10 +102,12 @@ class SQLTasks:
 
         return await self._do(work)
 
-    async def count(self) -> Mapping[Status, int]:
-        def work(connection: Connection) -> Mapping[Status, int]:
-            rows = _run(connection, _COUNT, {"now": self._now(connection)})
-            return dict.fromkeys(Status, 0) | {Status(row.status): row.number for row in rows}
+    async def count(self) -> Mapping[str, int]:
+        def work(connection: Connection) -> Mapping[str, int]:
+            counts = dict.fromkeys(CONDITIONS, 0)
+            for row in _run(connection, _COUNT, {"now": self._now(connection)}):
+                counts[condition(Status(row.status), held=bool(row.held))] += row.number
+            return counts
 
         return await self._do(work)
 
@@ -138,7 +140,8 @@ _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
     AND (CAST(:principal AS VARCHAR) IS NULL OR principal = :principal)
     ORDER BY created DESC LIMIT :limit"""
-_COUNT = f"SELECT status, count(*) AS number FROM agentloop_tasks WHERE {_ALIVE} GROUP BY status"
+_COUNT = f"""SELECT status, leased_until > :now AS held, count(*) AS number
+    FROM agentloop_tasks WHERE {_ALIVE} GROUP BY 1, 2"""
 _SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"
 
 

@@ -100,8 +100,11 @@ class Store(Protocol):
     """Seconds for which a round is entered or held, unless it is renewed."""
     keep: float
     """Seconds for which a suspended call is kept."""
-    tasks: TaskStore
-    """The calls that go on without their callers."""
+
+    @property
+    def tasks(self) -> TaskStore:
+        """The calls that go on without their callers."""
+        ...
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
         """Enter round 0 of ``call``, which the caller names, creating it where it is new."""

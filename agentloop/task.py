@@ -39,6 +39,18 @@ class Status(StrEnum):
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
+CONDITIONS: tuple[str, ...] = ("queued", "running", "waiting", "completed", "failed", "cancelled")
+"""What tasks are counted by: a working one is running while a worker holds it, and queued before;
+waiting is one that requires input."""
+
+
+def condition(status: Status, *, held: bool) -> str:
+    """The one of :data:`CONDITIONS` that a task is in."""
+    if status is Status.WORKING:
+        return "running" if held else "queued"
+    return "waiting" if status is Status.INPUT_REQUIRED else status
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One call that goes on without its caller, as far as it has come.
@@ -135,6 +147,16 @@ def renewed(task: Task, now: float, *, lease: float, message: str = "") -> Task:
 def released(task: Task) -> Task:
     """The held task, for another worker to take up at once."""
     return replace(task, leased_until=0.0)
+
+
+def handed_on(task: Task, now: float) -> Task:
+    """The task, for another worker to take up at once, whatever becomes of the one that has it.
+
+    Raises :class:`TaskEndedError` where it has ended.
+    """
+    if task.status.final:
+        raise TaskEndedError(f"the task has ended already: it is {task.status}")
+    return replace(task, updated=now, epoch=task.epoch + 1, leased_until=0.0)
 
 
 def parked(task: Task, now: float, *, asks: Mapping[str, Any], state: str | None) -> Task:
@@ -255,8 +277,8 @@ class TaskStore(Protocol):
         """Tasks, the newest first."""
         ...
 
-    async def count(self) -> Mapping[Status, int]:
-        """How many tasks there are, by what they are doing."""
+    async def count(self) -> Mapping[str, int]:
+        """How many tasks there are in each of :data:`CONDITIONS`."""
         ...
 
     async def sweep(self) -> int:
@@ -322,10 +344,11 @@ class MemoryTasks:
         ]
         return sorted(found, key=lambda task: -task.created)[:limit]
 
-    async def count(self) -> Mapping[Status, int]:
-        counts = dict.fromkeys(Status, 0)
+    async def count(self) -> Mapping[str, int]:
+        now = _now()
+        counts = dict.fromkeys(CONDITIONS, 0)
         for task in await self.list(limit=len(self._tasks)):
-            counts[task.status] += 1
+            counts[condition(task.status, held=task.leased_until > now)] += 1
         return counts
 
     async def sweep(self) -> int:

@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": "agentloop.cli._serve",
     "eval": "agentloop.cli._eval",
     "show": "agentloop.cli._show",
+    "runs": "agentloop.cli._runs",
     "providers": "agentloop.cli._providers",
 }
 """The commands and the modules that have them."""

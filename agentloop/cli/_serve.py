@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from mcp.server import MCPServer
 
+    from agentloop.store import Store
+
 SUMMARY = "serve an agent as a tool of an MCP server, on stdio or HTTP"
 
 PATH = "/mcp"
@@ -32,6 +34,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="the address for --http (default: %(default)s)"
     )
+    parser.add_argument(
+        "--store",
+        metavar="STORE",
+        help="keep suspended calls and tasks in this SQLite file, or the database at this URL",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("never", "when_needed", "always", "required"),
+        default="when_needed",
+        help="when a call goes on as a task, with --store (default: %(default)s)",
+    )
     parser.add_argument("--name", help="the server's name (default: the agent's)")
 
 
@@ -45,9 +58,9 @@ def port(text: str) -> int:
 def execute(options: argparse.Namespace) -> int:
     """Serve until the client goes away (stdio) or the process is told to stop (HTTP)."""
     import anyio
-    from mcp.server import MCPServer
 
     from agentloop.cli._load import load, opened
+    from agentloop.cli._longruns import store_at
     from agentloop.cli._terminal import logs_on_stderr
     from agentloop.mcp import mount
 
@@ -59,8 +72,9 @@ def execute(options: argparse.Namespace) -> int:
         async def serve() -> None:
             async with _options.closing(provider), opened(options.agent, loaded) as agent:
                 name = options.name or agent.name
-                server: MCPServer[Any] = MCPServer(name, log_level="WARNING")
-                mount(server, agent, provider=provider)
+                store = store_at(options.store, new=True) if options.store else None
+                server = _server(name, store)
+                mount(server, agent, provider=provider, store=store, task=options.task)
                 if options.http is None:
                     await _on_stdio(server)
                 else:
@@ -68,6 +82,17 @@ def execute(options: argparse.Namespace) -> int:
 
         anyio.run(serve)
     return 0
+
+
+def _server(name: str, store: Store | None) -> MCPServer[Any]:
+    from mcp.server import MCPServer
+
+    from agentloop.mcp import Tasks
+
+    if store is None:
+        return MCPServer(name, log_level="WARNING")
+    tasks = Tasks(store)
+    return MCPServer(name, log_level="WARNING", extensions=[tasks], lifespan=tasks.lifespan())
 
 
 def _listen(host: str, number: int) -> socket.socket:
