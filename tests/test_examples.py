@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -93,3 +94,21 @@ async def test_servers_start_on_stdio_and_list_their_tools(
             sampling_capabilities=SamplingCapability(tools=SamplingToolsCapability()),
         ) as client:
             assert (await client.list_tools()).tools
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_replicas_share_rounds_and_tasks_and_survive_a_kill(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/tasks.db"
+    if database == "postgres":
+        url = request.getfixturevalue("postgres")
+    command = [sys.executable, str(EXAMPLES / "replicas.py"), url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "surveyor: {'result': 'All measured.'}"
+    assert lines[1].endswith("to 2 processes")
+    assert lines[2].startswith("killed process")
+    assert lines[3] == "survey: {'result': 'All measured.'}"

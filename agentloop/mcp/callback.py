@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcp.client import ClientRequestContext
+from mcp.client.session import SamplingFnT
 from mcp_types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -58,9 +59,7 @@ DEFAULT_LIMITS = RequestLimits()
 Answer = CreateMessageResult | CreateMessageResultWithTools | ErrorData
 
 
-def sampling_callback(
-    provider: Provider, *, limits: RequestLimits = DEFAULT_LIMITS
-) -> Callable[[ClientRequestContext, CreateMessageRequestParams], Awaitable[Answer]]:
+def sampling_callback(provider: Provider, *, limits: RequestLimits = DEFAULT_LIMITS) -> SamplingFnT:
     """What ``mcp.Client(sampling_callback=...)`` takes, with ``provider`` as the model.
 
     A denial becomes an error with the code -1, every other error of the provider one whose message
