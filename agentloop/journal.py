@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from agentloop.events import (
-    AskEnded,
-    AskStarted,
-    Event,
-    RunEnded,
-    RunStarted,
-    RunSuspended,
-    Sink,
-    ToolEnded,
-    ToolStarted,
-    tell,
-)
+from agentloop.events import AskEnded, Event, Sink, tell
 from agentloop.meta import USAGE_KEY
 from agentloop.run import Run
+from agentloop.usage import Usage
 
 
 class Moment(NamedTuple):
@@ -27,15 +16,24 @@ class Moment(NamedTuple):
 
     at: float
     """On the clock of ``time.monotonic()``."""
-    kind: str
-    """What a transcript calls it, ``ask_started`` for instance."""
-    key: str
-    step: int
+    kind: type[Event]
+    steps: int
     """Asks that had been answered."""
     messages: int
     """Messages that the run had."""
+    usage: Usage
+    """What the run had used."""
     facts: tuple[Any, ...]
-    """What else is told of an event of this kind."""
+    """The event without its run; in the place of a reply stands an :class:`Answered`."""
+
+
+class Answered(NamedTuple):
+    """What a transcript tells of a reply besides the message that it became."""
+
+    model: str
+    stop_reason: str | None
+    counted: bool
+    """Whether it came with its usage."""
 
 
 class Journal:
@@ -51,11 +49,16 @@ class Journal:
         """``above`` keeps the same, without passing it on."""
         self._sink = sink
         self._above = above
-        self._moments: list[tuple[Any, ...]] = []
+        self._moments: list[tuple[Any, ...]] = []  # making a Moment of each takes twice as long
         self._runs: dict[str, Run] = {}
 
     def __call__(self, event: Event) -> None:
-        self._keep(_taken(event), event.key, event.run)
+        moment = _moment(event)
+        journal = self
+        while journal is not None:
+            journal._moments.append(moment)
+            journal._runs[event.key] = event.run
+            journal = journal._above
         if self._sink is not None:
             tell(self._sink, event)
 
@@ -63,48 +66,27 @@ class Journal:
         """The moments of the run at ``key`` and of the runs inside of it, each with that run as it
         was at last."""
         inside = f"{key}/"
-        moments = (Moment(*taken) for taken in self._moments)
+        moments = (Moment(*moment) for moment in self._moments)
         return [
-            (moment, self._runs[moment.key])
+            (moment, self._runs[at])
             for moment in moments
-            if moment.key == key or moment.key.startswith(inside)
+            if (at := moment.facts[0]) == key or at.startswith(inside)
         ]
-
-    def _keep(self, taken: tuple[Any, ...], key: str, run: Run) -> None:
-        self._moments.append(taken)
-        self._runs[key] = run
-        if self._above is not None:
-            self._above._keep(taken, key, run)
 
 
 def moment(event: Event) -> Moment:
     """The moment of ``event``, which is now."""
-    return Moment(*_taken(event))
+    return Moment(*_moment(event))
 
 
-def _taken(event: Event) -> tuple[Any, ...]:
-    """The fields of a moment; to make a moment of them takes as long again."""
-    kind, facts = _TOLD[type(event)]
+def _moment(event: Event) -> tuple[Any, ...]:
     run = event.run
-    return (time.monotonic(), kind, event.key, run.steps, len(run.messages), facts(event))
+    facts = event[1:] if type(event) is not AskEnded else _without_reply(event)
+    return (time.monotonic(), type(event), run.steps, len(run.messages), run.usage, facts)
 
 
-def _answer(event: AskEnded) -> tuple[Any, ...]:
-    reply, meta = event.reply, event.reply.meta
-    reported = meta is not None and USAGE_KEY in meta
-    usage = event.run.usage
-    return (event.provider, event.seconds, reply.model, reply.stop_reason, usage, reported)
-
-
-_TOLD: dict[type[Event], tuple[str, Callable[[Any], tuple[Any, ...]]]] = {
-    RunStarted: ("run_started", lambda event: (event.resumed, event.within, event.run.usage)),
-    AskStarted: ("ask_started", lambda event: (event.provider, event.run.usage)),
-    AskEnded: ("ask_ended", _answer),
-    ToolStarted: ("tool_started", lambda event: (event.call.id,)),
-    ToolEnded: (
-        "tool_ended",
-        lambda event: (event.call.id, event.seconds, bool(event.result.is_error)),
-    ),
-    RunSuspended: ("run_suspended", lambda event: ()),
-    RunEnded: ("run_ended", lambda event: ()),
-}
+def _without_reply(event: AskEnded) -> tuple[Any, ...]:
+    reply = event.reply
+    counted = bool(reply.meta) and USAGE_KEY in reply.meta
+    answered = Answered(reply.model, reply.stop_reason, counted)
+    return (event.key, answered, event.seconds, event.provider)

@@ -33,8 +33,19 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, TextIO
 
+from mcp_types import ToolUseContent
+
 from agentloop._version import __version__
-from agentloop.events import Event, RunEnded, RunStarted
+from agentloop.events import (
+    AskEnded,
+    AskStarted,
+    Event,
+    RunEnded,
+    RunStarted,
+    RunSuspended,
+    ToolEnded,
+    ToolStarted,
+)
 from agentloop.journal import Moment, moment
 from agentloop.run import Run
 from agentloop.usage import Usage
@@ -42,6 +53,15 @@ from agentloop.usage import Usage
 VERSION = 1
 KIND = "transcript"
 
+_NAMES: dict[type[Event], str] = {
+    RunStarted: "run_started",
+    AskStarted: "ask_started",
+    AskEnded: "ask_ended",
+    ToolStarted: "tool_started",
+    ToolEnded: "tool_ended",
+    RunSuspended: "run_suspended",
+    RunEnded: "run_ended",
+}
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What some readers take for the end of a line."""
 _MOST_RUNS = 10_000
@@ -52,7 +72,7 @@ def save(file: str | Path, run: Run, moments: Iterable[tuple[Moment, Run]], *, k
     """Write the transcript of ``run``, which was at ``key``, and of what ``moments`` tell, each
     with the run that it is about."""
     told = list(moments)
-    if not any(it.kind == "run_ended" for it, about in told if about.id == run.id):
+    if not any(it.kind is RunEnded for it, about in told if about.id == run.id):
         # It ended before this process came to it.
         ends = RunStarted(run, key, resumed=bool(run.steps)), RunEnded(run, key)
         told += [(moment(event), run) for event in ends]
@@ -116,31 +136,36 @@ class Entries:
 
         ``run`` may have gone on since.
         """
-        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": moment.key}
-        entry: dict[str, Any] = {"event": moment.kind, **where}
-        match moment.kind:
-            case "run_started":
-                resumed, within, self._usage[run.id] = moment.facts
-                yield entry | _beginning(run) | {"resumed": resumed, "within": within}
-                yield from self._messages(run, where, moment.messages)
-            case "ask_started":
-                yield from self._messages(run, where, moment.messages)
-                provider, self._usage[run.id] = moment.facts
-                yield entry | {"step": moment.step + 1, "provider": provider}
-            case "ask_ended":
-                yield entry | self._answer(moment, run)
-                # No more than the reply: results may still get a notice until the next ask leaves.
-                one_more = self._written.get(run.id, 0) + 1
-                yield from self._messages(run, where, min(one_more, moment.messages))
-            case "tool_started" | "tool_ended":
-                yield entry | _call(moment, run)
-            case "run_ended":
-                yield from self._messages(run, where, moment.messages)
-                yield entry | _ending(run)
-                self._written.pop(run.id, None)
-                self._usage.pop(run.id, None)
-            case _:
-                yield entry
+        kind, (key, *facts) = moment.kind, moment.facts
+        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": key}
+        entry: dict[str, Any] = {"event": _NAMES[kind], **where}
+        if kind is RunStarted:
+            resumed, within = facts
+            yield entry | _beginning(run) | {"resumed": resumed, "within": within}
+            yield from self._messages(run, where, moment.messages)
+            self._usage[run.id] = moment.usage
+        elif kind is AskStarted:
+            yield from self._messages(run, where, moment.messages)
+            self._usage[run.id] = moment.usage
+            yield entry | {"step": moment.steps + 1, "provider": facts[0]}
+        elif kind is AskEnded:
+            yield entry | self._answer(moment, run)
+            # No more than the reply: results may still get a notice until the next ask leaves.
+            one_more = self._written.get(run.id, 0) + 1
+            yield from self._messages(run, where, min(one_more, moment.messages))
+        elif kind is ToolStarted:
+            yield entry | _call(moment, run, facts[0])
+        elif kind is ToolEnded:
+            call, result, seconds = facts
+            how = {"seconds": round(seconds, 6), "failed": bool(result.is_error)}
+            yield entry | _call(moment, run, call) | how
+        elif kind is RunEnded:
+            yield from self._messages(run, where, moment.messages)
+            yield entry | _ending(run)
+            self._written.pop(run.id, None)
+            self._usage.pop(run.id, None)
+        else:
+            yield entry
 
     def _messages(self, run: Run, where: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
         """The messages of ``run`` that are not in the file yet, up to ``most`` in all."""
@@ -155,17 +180,17 @@ class Entries:
             self._usage.pop(oldest, None)
 
     def _answer(self, moment: Moment, run: Run) -> dict[str, Any]:
-        provider, seconds, model, stop_reason, used, reported = moment.facts
-        usage = _difference(used, self._usage.get(run.id, Usage()))
-        self._usage[run.id] = used
-        if not reported:
-            usage["estimated"] = used.estimated
+        _, answered, seconds, provider = moment.facts
+        usage = _difference(moment.usage, self._usage.get(run.id, Usage()))
+        self._usage[run.id] = moment.usage
+        if not answered.counted:
+            usage["estimated"] = moment.usage.estimated
         return {
-            "step": moment.step,
+            "step": moment.steps,
             "provider": provider,
             "seconds": round(seconds, 6),
-            "model": model,
-            "stop_reason": stop_reason,
+            "model": answered.model,
+            "stop_reason": answered.stop_reason,
             "usage": usage,
         }
 
@@ -185,15 +210,11 @@ def _beginning(run: Run) -> dict[str, Any]:
     }
 
 
-def _call(moment: Moment, run: Run) -> dict[str, Any]:
-    id, *ending = moment.facts
-    uses = [b for b in run.messages[moment.messages - 1].content_as_list if b.type == "tool_use"]
-    number, name = next((n, use.name) for n, use in enumerate(uses) if use.id == id)
-    call = {"step": moment.step, "number": number, "call": id, "name": name}
-    if ending:
-        seconds, failed = ending
-        call |= {"seconds": round(seconds, 6), "failed": failed}
-    return call
+def _call(moment: Moment, run: Run, call: ToolUseContent) -> dict[str, Any]:
+    content = run.messages[moment.messages - 1].content_as_list
+    uses = (block for block in content if block.type == "tool_use")
+    number = next((n for n, use in enumerate(uses) if use.id == call.id), None)
+    return {"step": moment.steps, "number": number, "call": call.id, "name": call.name}
 
 
 def _ending(run: Run) -> dict[str, Any]:
