@@ -43,22 +43,18 @@ class Journal:
     was then, and all of those together would be the most of what a run takes.
     """
 
-    __slots__ = ("_above", "_moments", "_runs", "_sink")
+    __slots__ = ("_moments", "_runs", "_sink")
 
     def __init__(self, sink: Sink | None = None, *, above: Journal | None = None) -> None:
         """``above`` keeps the same, without passing it on."""
         self._sink = sink
-        self._above = above
-        self._moments: list[tuple[Any, ...]] = []  # making a Moment of each takes twice as long
-        self._runs: dict[str, Run] = {}
+        # What happened, as fields of moments: to make a moment of each would take twice as long.
+        self._moments: list[tuple[Any, ...]] = above._moments if above else []
+        self._runs: dict[str, Run] = above._runs if above else {}
 
     def __call__(self, event: Event) -> None:
-        moment = _moment(event)
-        journal = self
-        while journal is not None:
-            journal._moments.append(moment)
-            journal._runs[event.key] = event.run
-            journal = journal._above
+        self._moments.append(_moment(event))
+        self._runs[event.key] = event.run
         if self._sink is not None:
             tell(self._sink, event)
 
