@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mcp_types import SamplingMessageContentBlock, TextContent, ToolUseContent
+from pydantic_core import to_json
 
 from agentloop.meta import INVALID_KEY, PROVIDER_KEY, Reply
 from agentloop.text import MAX_INTEGER, clean, clean_json, cut, too_deep
@@ -100,7 +101,7 @@ class _Intake:
         if not _is_plain(*use.input, *use.input.values()):
             changes["input"] = self._arguments(id, use.input)
         given = changes.get("input", use.input)
-        if (size := size_of(given)) > self._room:
+        if (size := len(to_json(given))) > self._room:
             changes["input"] = {}
             self.taken.invalid[id] = (
                 f"Not run: the arguments take {size} bytes, and all of a reply may take "

@@ -109,9 +109,10 @@ class Transcript(Sequence[SamplingMessage]):
     def __getitem__(self, index: int | slice) -> SamplingMessage | list[SamplingMessage]:
         if isinstance(index, slice):
             return self._items[: self._length][index]
-        if not -self._length <= index < self._length:
-            raise IndexError(f"message {index} of {self._length}")
-        return self._items[index if index >= 0 else self._length + index]
+        at = index if index >= 0 else self._length + index
+        if 0 <= at < self._length:
+            return self._items[at]
+        raise IndexError(f"message {index} of {self._length}")
 
     def __len__(self) -> int:
         return self._length

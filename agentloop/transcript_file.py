@@ -33,6 +33,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, TextIO
 
+from mcp_types import ToolUseContent
+
 from agentloop._version import __version__
 from agentloop.events import (
     AskEnded,
@@ -44,33 +46,42 @@ from agentloop.events import (
     ToolEnded,
     ToolStarted,
 )
-from agentloop.journal import Moment
-from agentloop.meta import USAGE_KEY
+from agentloop.journal import Moment, moment
 from agentloop.run import Run
 from agentloop.usage import Usage
 
 VERSION = 1
 KIND = "transcript"
 
+_NAMES: dict[type[Event], str] = {
+    RunStarted: "run_started",
+    AskStarted: "ask_started",
+    AskEnded: "ask_ended",
+    ToolStarted: "tool_started",
+    ToolEnded: "tool_ended",
+    RunSuspended: "run_suspended",
+    RunEnded: "run_ended",
+}
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What some readers take for the end of a line."""
 _MOST_RUNS = 10_000
 """Runs of which it is remembered what was written; a suspended one may never come back."""
 
 
-def save(file: str | Path, run: Run, moments: Iterable[Moment], *, key: str) -> None:
-    """Write the transcript of ``run``, which was at ``key``, and of what ``moments`` tell."""
-    moments = list(moments)
-    now = time.monotonic()
-    first = moments[0].at if moments else now
+def save(file: str | Path, run: Run, moments: Iterable[tuple[Moment, Run]], *, key: str) -> None:
+    """Write the transcript of ``run``, which was at ``key``, and of what ``moments`` tell, each
+    with the run that it is about."""
+    told = list(moments)
+    if not any(it.kind is RunEnded for it, about in told if about.id == run.id):
+        # It ended before this process came to it.
+        ends = RunStarted(run, key, resumed=bool(run.steps)), RunEnded(run, key)
+        told += [(moment(event), run) for event in ends]
+    first = told[0][0].at
     entries = Entries()
     with Path(file).open("w", encoding="utf-8", errors="replace", newline="\n") as out:
-        _write(out, _header(time.time() - (now - first)))
-        for at, event in moments:
-            _write(out, *entries.of(event, at - first))
-        if not entries.ended(run):  # it ended before this process came to it
-            _write(out, *entries.of(RunStarted(run, key, resumed=bool(run.steps)), now - first))
-            _write(out, *entries.of(RunEnded(run, key), now - first))
+        _write(out, _header(time.time() - (time.monotonic() - first)))
+        for it, about in told:
+            _write(out, *entries.of(it, about, it.at - first))
 
 
 class TranscriptFile:
@@ -93,7 +104,8 @@ class TranscriptFile:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            _write(self._out, *self._entries.of(event, time.monotonic() - self._began))
+            now = moment(event)
+            _write(self._out, *self._entries.of(now, event.run, now.at - self._began))
             self._out.flush()
 
     def close(self) -> None:
@@ -113,112 +125,96 @@ class TranscriptFile:
 
 
 class Entries:
-    """Makes the entries of a file of events; knows what the file says already."""
+    """Makes the entries of a file of what happened; knows what the file says already."""
 
     def __init__(self) -> None:
         self._written: dict[str, int] = {}
         self._usage: dict[str, Usage] = {}
-        self._ended: set[str] = set()
 
-    def ended(self, run: Run) -> bool:
-        """Whether the end of ``run`` was written."""
-        return run.id in self._ended
+    def of(self, moment: Moment, run: Run, t: float) -> Iterator[dict[str, Any]]:
+        """The entries that a moment of ``run``, which was at ``t``, adds to the file.
 
-    def of(self, event: Event, t: float) -> Iterator[dict[str, Any]]:
-        """The entries that ``event``, which happened at ``t``, adds to the file."""
-        run = event.run
-        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": event.key}
-        if isinstance(event, RunStarted):
-            yield {"event": "run_started", **where, **_beginning(event)}
-            yield from self._messages(run, where)
-            self._usage[run.id] = run.usage
-        elif isinstance(event, AskStarted):
-            yield from self._messages(run, where)
-            self._usage[run.id] = run.usage
-            step = run.steps + 1
-            yield {"event": "ask_started", **where, "step": step, "provider": event.provider}
-        elif isinstance(event, AskEnded):
-            yield {"event": "ask_ended", **where, **self._answer(event)}
-            yield from self._messages(run, where, most=self._written.get(run.id, 0) + 1)
-        elif isinstance(event, ToolStarted):
-            yield {"event": "tool_started", **where, **_call(event)}
-        elif isinstance(event, ToolEnded):
-            how = {"seconds": round(event.seconds, 6), "failed": bool(event.result.is_error)}
-            yield {"event": "tool_ended", **where, **_call(event), **how}
-        elif isinstance(event, RunSuspended):
-            yield {"event": "run_suspended", **where}
-        else:
-            yield from self._messages(run, where)
-            yield {"event": "run_ended", **where, **_ending(run)}
-            self._forget(run)
-
-    def _messages(
-        self, run: Run, where: dict[str, Any], *, most: int | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """The messages of ``run`` that are not in the file yet.
-
-        At most ``most`` in all: results may still get a notice until the next ask leaves.
+        ``run`` may have gone on since.
         """
+        kind, (key, *facts) = moment.kind, moment.facts
+        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": key}
+        entry: dict[str, Any] = {"event": _NAMES[kind], **where}
+        if kind is RunStarted:
+            resumed, within = facts
+            yield entry | _beginning(run) | {"resumed": resumed, "within": within}
+            yield from self._messages(run, where, moment.messages)
+            self._usage[run.id] = moment.usage
+        elif kind is AskStarted:
+            yield from self._messages(run, where, moment.messages)
+            self._usage[run.id] = moment.usage
+            yield entry | {"step": moment.steps + 1, "provider": facts[0]}
+        elif kind is AskEnded:
+            yield entry | self._answer(moment, run)
+            # No more than the reply: results may still get a notice until the next ask leaves.
+            one_more = self._written.get(run.id, 0) + 1
+            yield from self._messages(run, where, min(one_more, moment.messages))
+        elif kind is ToolStarted:
+            yield entry | _call(moment, run, facts[0])
+        elif kind is ToolEnded:
+            call, result, seconds = facts
+            how = {"seconds": round(seconds, 6), "failed": bool(result.is_error)}
+            yield entry | _call(moment, run, call) | how
+        elif kind is RunEnded:
+            yield from self._messages(run, where, moment.messages)
+            yield entry | _ending(run)
+            self._written.pop(run.id, None)
+            self._usage.pop(run.id, None)
+        else:
+            yield entry
+
+    def _messages(self, run: Run, where: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
+        """The messages of ``run`` that are not in the file yet, up to ``most`` in all."""
         first = self._written.get(run.id, 0)
-        last = len(run.messages) if most is None else min(most, len(run.messages))
-        for n in range(first, last):
+        for n in range(first, most):
             message = run.messages[n].model_dump(mode="json", by_alias=True, exclude_none=True)
             yield {"event": "message", **where, "n": n, "message": message}
-        self._written[run.id] = max(first, last)
+        self._written[run.id] = max(first, most)
         while len(self._written) > _MOST_RUNS:
             oldest = next(iter(self._written))
             del self._written[oldest]
             self._usage.pop(oldest, None)
 
-    def _answer(self, event: AskEnded) -> dict[str, Any]:
-        reply = event.reply
-        usage = _difference(event.run.usage, self._usage.get(event.run.id, Usage()))
-        self._usage[event.run.id] = event.run.usage
-        if not reply.meta or USAGE_KEY not in reply.meta:
-            usage["estimated"] = event.run.usage.estimated
+    def _answer(self, moment: Moment, run: Run) -> dict[str, Any]:
+        _, answered, seconds, provider = moment.facts
+        usage = _difference(moment.usage, self._usage.get(run.id, Usage()))
+        self._usage[run.id] = moment.usage
+        if not answered.counted:
+            usage["estimated"] = moment.usage.estimated
         return {
-            "step": event.run.steps,
-            "provider": event.provider,
-            "seconds": round(event.seconds, 6),
-            "model": reply.model,
-            "stop_reason": reply.stop_reason,
+            "step": moment.steps,
+            "provider": provider,
+            "seconds": round(seconds, 6),
+            "model": answered.model,
+            "stop_reason": answered.stop_reason,
             "usage": usage,
         }
-
-    def _forget(self, run: Run) -> None:
-        self._written.pop(run.id, None)
-        self._usage.pop(run.id, None)
-        self._ended.add(run.id)
-        if len(self._ended) > _MOST_RUNS:
-            self._ended.clear()
 
 
 def _header(at: float) -> dict[str, Any]:
     return {"agentloop": KIND, "version": VERSION, "at": round(at, 6), "by": __version__}
 
 
-def _beginning(event: RunStarted) -> dict[str, Any]:
-    run, definition = event.run, event.run.definition
+def _beginning(run: Run) -> dict[str, Any]:
+    definition = run.definition
     return {
         "agent": definition.name,
         "began": round(run.began, 6),
-        "resumed": event.resumed,
-        "within": event.within,
         "instructions": definition.instructions,
         "tools": [tool.name for tool in definition.offered],
         "trace": run.trace,
     }
 
 
-def _call(event: ToolStarted | ToolEnded) -> dict[str, Any]:
-    uses = (b for b in event.run.messages[-1].content_as_list if b.type == "tool_use")
-    number = next((n for n, use in enumerate(uses) if use.id == event.call.id), None)
-    return {
-        "step": event.run.steps,
-        "number": number,
-        "call": event.call.id,
-        "name": event.call.name,
-    }
+def _call(moment: Moment, run: Run, call: ToolUseContent) -> dict[str, Any]:
+    content = run.messages[moment.messages - 1].content_as_list
+    uses = (block for block in content if block.type == "tool_use")
+    number = next((n for n, use in enumerate(uses) if use.id == call.id), None)
+    return {"step": moment.steps, "number": number, "call": call.id, "name": call.name}
 
 
 def _ending(run: Run) -> dict[str, Any]:
