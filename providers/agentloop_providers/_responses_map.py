@@ -13,6 +13,7 @@ from mcp_types import (
     ToolResultContent,
 )
 
+from agentloop.output import ANSWER_TOOL
 from agentloop.usage import Usage
 from agentloop_providers._content import (
     Part,
@@ -27,6 +28,7 @@ from agentloop_providers._content import (
 from agentloop_providers._json import count, fill_arguments, tool_use, write
 from agentloop_providers._names import Fitted
 from agentloop_providers._state import HOLE, own_form
+from agentloop_providers._strict import Held
 
 KIND = "openai"
 
@@ -41,18 +43,21 @@ _STOPS = {"max_output_tokens": "maxTokens"}
 # --- to the API ----------------------------------------------------------------------------------
 
 
-def to_tools(request: CreateMessageRequestParams, names: Fitted) -> list[Item]:
-    """The tools of a request; not strict, since MCP's schemas may be any."""
-    return [
-        {
-            "type": "function",
-            "name": names.fit(tool.name),
-            **({"description": tool.description} if tool.description else {}),
-            "parameters": tool.input_schema,
-            "strict": False,
-        }
-        for tool in tools_of(request)
-    ]
+def to_tools(request: CreateMessageRequestParams, names: Fitted, answer: Held | None) -> list[Item]:
+    """The tools of a request; strict is only the ``answer``, since MCP's schemas may be any."""
+    tools: list[Item] = []
+    for tool in tools_of(request):
+        strict = answer is not None and tool.name == ANSWER_TOOL
+        tools.append(
+            {
+                "type": "function",
+                "name": names.fit(tool.name),
+                **({"description": tool.description} if tool.description else {}),
+                "parameters": answer.schema if answer and strict else tool.input_schema,
+                "strict": strict,
+            }
+        )
+    return tools
 
 
 def to_input(messages: Iterable[SamplingMessage], model: str, names: Fitted) -> list[Item]:
