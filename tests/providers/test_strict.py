@@ -127,24 +127,9 @@ JSON = st.recursive(
     max_leaves=5,
 )
 KEYWORDS = [
-    "type",
-    "properties",
-    "required",
-    "items",
-    "anyOf",
-    "oneOf",
-    "allOf",
-    "enum",
-    "const",
-    "$ref",
-    "$defs",
-    "additionalProperties",
-    "description",
-    "default",
-    "format",
-    "minimum",
-    "title",
-    "not",
+    *("type", "properties", "required", "items", "anyOf", "oneOf", "allOf", "enum", "const"),
+    *("$ref", "$defs", "additionalProperties", "description", "default", "format", "minimum"),
+    *("title", "not"),
 ]
 SCHEMA = st.recursive(
     st.sampled_from([{"type": "string", "format": "uri"}, {"const": 1}, {"$ref": "#/$defs/A"}]),
