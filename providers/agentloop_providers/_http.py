@@ -65,6 +65,8 @@ class HTTPProvider(ABC):
     """Where requests go, below the base URL."""
     sdk: ClassVar[Any]
     """The SDK's module; all of them name their errors alike."""
+    holds_limits: ClassVar[bool]
+    """Whether strict schemas may have limits of numbers and of the lengths of lists."""
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class HTTPProvider(ABC):
         Not every model and server can hold one, or this one: where the request is refused, it is
         sent again without, and if that was it, the next ones for the same schema go out so at once.
         """
-        answer = held(request) if self.strict else None
+        answer = held(request, limits=self.holds_limits) if self.strict else None
         if answer is None or answer.key in self._unheld:
             return await self._send(body(None)), None
         try:

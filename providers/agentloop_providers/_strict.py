@@ -35,8 +35,11 @@ class Held(NamedTuple):
     """Tells this schema from others."""
 
 
-def held(request: CreateMessageRequestParams) -> Held | None:
-    """How the API is to hold the answer that ``request`` asks for; None where it cannot."""
+def held(request: CreateMessageRequestParams, *, limits: bool) -> Held | None:
+    """How the API is to hold the answer that ``request`` asks for; None where it cannot.
+
+    For ``limits`` see :func:`strict_schema`.
+    """
     tools = request.tools or []
     tool = next((tool for tool in tools if tool.name == ANSWER_TOOL), None)
     if tool is None:
@@ -45,7 +48,7 @@ def held(request: CreateMessageRequestParams) -> Held | None:
         key = json.dumps(tool.input_schema)
     except (TypeError, ValueError, RecursionError):
         return None
-    schema = _strict_form(key)
+    schema = _strict_form(key, limits)
     if schema is None:
         return None
     alone = len(tools) == 1 and choice_of(request) == "required"
@@ -64,20 +67,21 @@ def answer_in(text: object) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=256)
-def _strict_form(text: str) -> Schema | None:
-    return strict_schema(json.loads(text))
+def _strict_form(text: str, limits: bool) -> Schema | None:
+    return strict_schema(json.loads(text), limits=limits)
 
 
-def strict_schema(schema: Schema) -> Schema | None:
+def strict_schema(schema: Schema, *, limits: bool) -> Schema | None:
     """``schema`` in the subset that every API can hold a model to; None where it has no place.
 
     In the subset, objects hold exactly the properties that are named, all of them. So a property
     that may be left out is asked for where that costs nothing: where it may be null, or empty, or
-    has a default. Limits of numbers and lengths, and patterns, are not held: they are told to the
-    model in the description, and the answer is checked against the real schema in any case.
+    has a default. Patterns and lengths of text are not held, nor are limits of numbers and lists
+    without ``limits``: they are told to the model in the description. The answer is checked against
+    the real schema in any case.
     """
     try:
-        return _Form(schema).root()
+        return _Form(schema, limits=limits).root()
     except (_Unfit, RecursionError, TypeError, AttributeError):  # clients send what they like
         return None
 
@@ -92,14 +96,19 @@ _FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"}
 )
 
-_TOLD = frozenset(
+_LIMITS = frozenset(
     {
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-        *("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType"),
-        *("minItems", "maxItems", "uniqueItems", "default", "examples"),
+        *("minItems", "maxItems"),
     }
 )
-"""What is said in the description instead."""
+"""What some APIs hold a model to, and others do not."""
+
+_TOLD = _LIMITS | {
+    *("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType"),
+    *("uniqueItems", "default", "examples"),
+}
+"""What is said in the description where it is not held."""
 
 _SILENT = frozenset({"title", "deprecated", "discriminator", "$schema", "$comment", "$defs"})
 """What is left out: it says nothing of the shape, or is said elsewhere."""
@@ -108,8 +117,9 @@ _SILENT = frozenset({"title", "deprecated", "discriminator", "$schema", "$commen
 class _Form:
     """The strict form of one schema."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, limits: bool) -> None:
         self._schema = schema
+        self._limits = _LIMITS if limits else frozenset[str]()
         self._definitions: Schema = schema.get("$defs", {})
         self._formed: dict[str, Schema] = {}
         self._open: set[str] = set()
@@ -126,7 +136,6 @@ class _Form:
         schema = cast("Schema", given)
         if "$ref" in schema:
             return self._reference(schema)
-        told = {key: schema[key] for key in schema if key in _TOLD}
         formed: Schema = {}
         if "enum" in schema or "const" in schema:
             formed |= _values(schema)
@@ -134,10 +143,9 @@ class _Form:
             formed["anyOf"] = [self._form(one) for one in _list(schema, "anyOf", "oneOf")]
         else:
             formed |= self._typed(schema)
+        told = {key: schema[key] for key in schema if key in _TOLD and key not in formed}
         if schema.keys() - formed.keys() - told.keys() - _SILENT - {"description", "oneOf", "type"}:
             raise _Unfit  # what is left would be lost, and it says more than a limit does
-        if formed.get("format"):
-            del told["format"]
         return formed | _described(schema.get("description"), told)
 
     def _typed(self, schema: Schema) -> Schema:
@@ -152,7 +160,7 @@ class _Form:
             formed["items"] = self._form(schema.get("items"))
         if "string" in kinds and schema.get("format") in _FORMATS:
             formed["format"] = schema["format"]
-        return formed
+        return formed | {key: schema[key] for key in schema if key in self._limits}
 
     def _object(self, schema: Schema) -> Schema:
         properties = schema.get("properties")

@@ -43,6 +43,7 @@ class AnthropicProvider(HTTPProvider):
     kind: ClassVar[str] = mapping.KIND
     path: ClassVar[str] = "/v1/messages"
     sdk: ClassVar[Any] = anthropic
+    holds_limits: ClassVar[bool] = False
 
     def __init__(
         self,

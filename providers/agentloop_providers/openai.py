@@ -30,6 +30,7 @@ class OpenAIProvider(HTTPProvider):
     kind: ClassVar[str] = mapping.KIND
     path: ClassVar[str] = "/responses"
     sdk: ClassVar[Any] = openai
+    holds_limits: ClassVar[bool] = True
 
     def __init__(
         self,

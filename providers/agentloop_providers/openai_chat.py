@@ -33,6 +33,7 @@ class OpenAIChatProvider(HTTPProvider):
     kind: ClassVar[str] = mapping.KIND
     path: ClassVar[str] = "/chat/completions"
     sdk: ClassVar[Any] = openai
+    holds_limits: ClassVar[bool] = True
 
     def __init__(
         self,

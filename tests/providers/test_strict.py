@@ -50,22 +50,24 @@ only_verdict = [Output(Verdict).tool]
 def test_a_schema_is_in_the_subset_of_every_api_or_left_as_it_is(name: str) -> None:
     schema = Output(ANSWERS[name][0]).schema
     before = json.dumps(schema)
-    strict = strict_schema(schema)
-    assert (strict is not None) == (name in HELD)
+    bare, limited = (strict_schema(schema, limits=limits) for limits in (False, True))
+    assert (bare is not None, limited is not None) == (name in HELD, name in HELD)
     assert json.dumps(schema) == before
-    if strict is not None:
-        assert MESSAGES.problem(strict) is None
-        assert OPENAI.problem(strict) is None
+    if bare is not None and limited is not None:
+        assert MESSAGES.problem(bare) is None
+        assert OPENAI.problem(limited) is None
 
 
-def test_what_no_api_holds_is_told_in_the_description() -> None:
-    strict = strict_schema(Output(Verdict).schema)
+@pytest.mark.parametrize("limits", [False, True])
+def test_what_an_api_does_not_hold_is_told_in_the_description(limits: bool) -> None:
+    strict = strict_schema(Output(Verdict).schema, limits=limits)
+    told = {"description": "(maximum: 10, minimum: 0)"}
     assert strict == {
         "type": "object",
         "description": "What is thought of a city.",
         "properties": {
             "city": {"type": "string"},
-            "score": {"type": "integer", "description": "(maximum: 10, minimum: 0)"},
+            "score": {"type": "integer", **({"maximum": 10, "minimum": 0} if limits else told)},
             "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         },
         "required": ["city", "score", "note"],
@@ -86,7 +88,7 @@ class Line(BaseModel):
 
 def test_a_reference_with_words_of_its_own_becomes_what_it_refers_to() -> None:
     """Nothing may stand beside a reference."""
-    strict = strict_schema(Output(Line).schema)
+    strict = strict_schema(Output(Line).schema, limits=False)
     assert strict is not None
     begin, end = strict["properties"].values()
     assert begin == {"$ref": "#/$defs/Point"}
@@ -118,7 +120,7 @@ def test_a_reference_with_words_of_its_own_becomes_what_it_refers_to() -> None:
 )
 def test_a_schema_with_a_part_that_has_no_place_is_left_as_it_is(part: Any) -> None:
     root = {"type": "object", "properties": {"a": part}, "required": ["a"]}
-    assert strict_schema(root) is None
+    assert strict_schema(root, limits=True) is None
 
 
 JSON = st.recursive(
@@ -156,18 +158,19 @@ def test_whatever_is_sent_as_a_schema_is_in_the_subset_or_left_as_it_is(
     part: Any, definitions: Any
 ) -> None:
     root = {"type": "object", "properties": {"a": part}, "required": ["a"], "$defs": definitions}
-    strict = strict_schema(root)
-    event("left as it is" if strict is None else "in the subset")
-    if strict is not None:
-        assert MESSAGES.problem(strict) is None
-        assert OPENAI.problem(strict) is None
+    bare, limited = (strict_schema(root, limits=limits) for limits in (False, True))
+    event("left as it is" if bare is None else "in the subset")
+    if bare is not None and limited is not None:
+        assert MESSAGES.problem(bare) is None
+        assert OPENAI.problem(limited) is None
 
 
 def test_a_schema_of_any_depth() -> None:
     deep: Any = {"type": "string"}
     for _ in range(50_000):
         deep = {"type": "array", "items": deep}
-    assert strict_schema({"type": "object", "properties": {"a": deep}, "required": ["a"]}) is None
+    root = {"type": "object", "properties": {"a": deep}, "required": ["a"]}
+    assert strict_schema(root, limits=True) is None
 
 
 # --- what is sent ------------------------------------------------------------------------------
@@ -342,4 +345,4 @@ async def test_a_reply_that_was_cut_off_is_no_answer(connect: Connect) -> None:
 
 
 def test_a_type_that_holds_itself_is_offered_as_it_always_was() -> None:
-    assert strict_schema(Output(Tree).schema) is None
+    assert strict_schema(Output(Tree).schema, limits=True) is None
