@@ -150,9 +150,11 @@ async def test_a_server_that_is_killed_in_the_middle_of_its_second_answer(comes_
     with anyio.fail_after(60), ExitStack() as stack:
         async with anyio.create_task_group() as group:
             group.start_soon(run)
-            assert await said.receive_until(b"\n", 100) == b"in the middle"
-            process.kill()  # SIGKILL: no goodbye
-            await process.aclose()
+            try:
+                assert await said.receive_until(b"\n", 100) == b"in the middle"
+            finally:
+                process.kill()  # SIGKILL: no goodbye
+                await process.aclose()
             if comes_back:
                 stack.enter_context(Server(port=port)).show(backend)
     assert looks == [1]
