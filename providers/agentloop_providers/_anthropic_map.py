@@ -15,11 +15,11 @@ from mcp_types import (
 
 from agentloop.output import ANSWER_TOOL
 from agentloop.usage import Usage
-from agentloop_providers._content import Part, left_out, no_place, result_parts, tools_of, turn
+from agentloop_providers._content import Part, left_out, no_place, result_parts, turn
 from agentloop_providers._json import count, tool_use
 from agentloop_providers._names import Fitted, fits
 from agentloop_providers._state import HOLE, own_form
-from agentloop_providers._strict import Held, answer_in
+from agentloop_providers._strict import Held, answer_in, offered
 
 KIND = "anthropic"
 
@@ -44,17 +44,16 @@ _STOPS = {
 def to_tools(
     request: CreateMessageRequestParams, names: Fitted, answer: Held | None
 ) -> list[Block]:
-    """The tools of a request; strict is only the ``answer``, since MCP's schemas may be any."""
-    tools: list[Block] = []
-    for tool in tools_of(request):
-        sent: Block = {"name": names.fit(tool.name)}
-        if tool.description:
-            sent["description"] = tool.description
-        sent["input_schema"] = tool.input_schema
-        if answer and tool.name == ANSWER_TOOL:
-            sent |= {"input_schema": answer.schema, "strict": True}
-        tools.append(sent)
-    return tools
+    """The tools of a request, of which the API is to hold the ``answer``."""
+    return [
+        {
+            "name": names.fit(tool.name),
+            **({"description": tool.description} if tool.description else {}),
+            "input_schema": schema,
+            **({"strict": True} if strict else {}),
+        }
+        for tool, schema, strict in offered(request, answer)
+    ]
 
 
 def to_format(answer: Held) -> Block:

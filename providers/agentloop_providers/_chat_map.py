@@ -24,13 +24,12 @@ from agentloop_providers._content import (
     left_out,
     no_place,
     result_parts,
-    tools_of,
     turn,
 )
 from agentloop_providers._json import count, fill_arguments, tool_use, write
 from agentloop_providers._names import Fitted, fits
 from agentloop_providers._state import HOLE, own_form
-from agentloop_providers._strict import Held, answer_in
+from agentloop_providers._strict import Held, answer_in, offered
 
 KIND = "openai-chat"
 
@@ -56,17 +55,19 @@ _ONLY_OUT = frozenset({"annotations", "audio", "function_call"})
 def to_tools(
     request: CreateMessageRequestParams, names: Fitted, answer: Held | None
 ) -> list[Message]:
-    """The tools of a request; strict is only the ``answer``, since MCP's schemas may be any."""
-    tools: list[Message] = []
-    for tool in tools_of(request):
-        function: Message = {"name": names.fit(tool.name)}
-        if tool.description:
-            function["description"] = tool.description
-        function["parameters"] = tool.input_schema
-        if answer and tool.name == ANSWER_TOOL:
-            function |= {"parameters": answer.schema, "strict": True}
-        tools.append({"type": "function", "function": function})
-    return tools
+    """The tools of a request, of which the API is to hold the ``answer``."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": names.fit(tool.name),
+                **({"description": tool.description} if tool.description else {}),
+                "parameters": schema,
+                **({"strict": True} if strict else {}),
+            },
+        }
+        for tool, schema, strict in offered(request, answer)
+    ]
 
 
 def to_format(answer: Held) -> Message:

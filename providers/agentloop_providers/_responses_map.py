@@ -13,7 +13,6 @@ from mcp_types import (
     ToolResultContent,
 )
 
-from agentloop.output import ANSWER_TOOL
 from agentloop.usage import Usage
 from agentloop_providers._content import (
     Part,
@@ -22,13 +21,12 @@ from agentloop_providers._content import (
     left_out,
     no_place,
     result_parts,
-    tools_of,
     turn,
 )
 from agentloop_providers._json import count, fill_arguments, tool_use, write
 from agentloop_providers._names import Fitted
 from agentloop_providers._state import HOLE, own_form
-from agentloop_providers._strict import Held
+from agentloop_providers._strict import Held, offered
 
 KIND = "openai"
 
@@ -44,20 +42,17 @@ _STOPS = {"max_output_tokens": "maxTokens"}
 
 
 def to_tools(request: CreateMessageRequestParams, names: Fitted, answer: Held | None) -> list[Item]:
-    """The tools of a request; strict is only the ``answer``, since MCP's schemas may be any."""
-    tools: list[Item] = []
-    for tool in tools_of(request):
-        strict = answer is not None and tool.name == ANSWER_TOOL
-        tools.append(
-            {
-                "type": "function",
-                "name": names.fit(tool.name),
-                **({"description": tool.description} if tool.description else {}),
-                "parameters": answer.schema if answer and strict else tool.input_schema,
-                "strict": strict,
-            }
-        )
-    return tools
+    """The tools of a request, of which the API is to hold the ``answer``."""
+    return [
+        {
+            "type": "function",
+            "name": names.fit(tool.name),
+            **({"description": tool.description} if tool.description else {}),
+            "parameters": schema,
+            "strict": strict,
+        }
+        for tool, schema, strict in offered(request, answer)
+    ]
 
 
 def to_input(messages: Iterable[SamplingMessage], model: str, names: Fitted) -> list[Item]:

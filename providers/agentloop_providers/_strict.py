@@ -9,14 +9,14 @@ is not in it is offered as it always was, and what a subset has no word for is c
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from mcp_types import CreateMessageRequestParams
+from mcp_types import CreateMessageRequestParams, Tool
 
 from agentloop.output import ANSWER_TOOL
-from agentloop_providers._content import choice_of
+from agentloop_providers._content import choice_of, tools_of
 from agentloop_providers._json import read
 
 Schema = dict[str, Any]
@@ -54,6 +54,20 @@ def held(request: CreateMessageRequestParams, *, limits: bool) -> Held | None:
     alone = len(tools) == 1 and choice_of(request) == "required"
     # The same whenever the reply is read, and no other's in the conversation.
     return Held(schema, alone, f"answer-{len(request.messages)}", key)
+
+
+def offered(
+    request: CreateMessageRequestParams, answer: Held | None
+) -> Iterator[tuple[Tool, Schema, bool]]:
+    """The tools of a request, each with its schema, and whether the API is to hold it.
+
+    It holds the ``answer`` alone: MCP's schemas may be any, and APIs hold only so many.
+    """
+    for tool in tools_of(request):
+        if answer and tool.name == ANSWER_TOOL:
+            yield tool, answer.schema, True
+        else:
+            yield tool, tool.input_schema, False
 
 
 def answer_in(text: object) -> dict[str, Any] | None:
