@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any, cast
 
 from mcp_types import Tool
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from agentloop.errors import DefinitionError
@@ -41,7 +41,7 @@ class Output:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(type_)
             schema = self._adapter.json_schema(schema_generator=QuietSchema)
-        except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema) as error:
+        except (PydanticInvalidForJsonSchema, PydanticUserError) as error:
             raise DefinitionError(f"output={type_!r} has no JSON schema: {error}") from error
         self._wrapped = not _is_object(schema)
         self.schema: dict[str, Any] = _wrap(schema) if self._wrapped else _inline_root(schema)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
+from mcp import Client
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import CreateMessageRequestParams, SamplingMessage, TextContent
+from mcp_types import CreateMessageRequestParams, ErrorData, SamplingMessage, TextContent
 
 from agentloop import Agent, Limits, Stop
 from agentloop.errors import (
@@ -18,6 +21,7 @@ from agentloop.errors import (
     ProviderError,
 )
 from agentloop.fallback import FALLS_BACK_ON, Fallback
+from agentloop.mcp.callback import sampling_callback
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import request_in
 from agentloop.meta import Reply
@@ -172,8 +176,8 @@ def test_its_name_tells_who_is_in_it():
     assert Fallback(Vendor("a"), Vendor("b")).name == "fallback(a, b)"
 
 
-@pytest.mark.parametrize("manner", ["denies", "times_out", "ignores"])
-async def test_the_server_goes_on_with_its_own_model_when_the_client_will_not(manner: str):
+def asking_server() -> MCPServer:
+    """A server that asks the client, and its own model where the client will not answer."""
     server = MCPServer("host")
     agent = Agent("writer", limits=Limits(ask_seconds=0.6))
 
@@ -184,9 +188,31 @@ async def test_the_server_goes_on_with_its_own_model_when_the_client_will_not(ma
         client = PushProvider(request)
         return (await agent.run("Write", provider=Fallback(client, Vendor("own")))).text
 
+    return server
+
+
+@pytest.mark.parametrize("manner", ["denies", "times_out", "ignores"])
+async def test_the_server_goes_on_with_its_own_model_when_the_client_will_not(manner: str):
     model = ScriptedProvider("from the client", repeat=True)
-    async with MockClient(server, model, carrier="push", **{manner: True}) as client:  # type: ignore[arg-type]
+    async with MockClient(asking_server(), model, carrier="push", **{manner: True}) as client:  # type: ignore[arg-type]
         result = await client.call_tool("write")
+    assert said_by_tool(result) == "own"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        sampling_callback(ScriptedProvider(OverloadedError("429"), repeat=True)),
+        ErrorData(code=-32000, message="Rate limit exceeded, try again later"),
+        ErrorData(code=-32603, message="429 Too Many Requests"),
+    ],
+)
+async def test_the_server_goes_on_with_its_own_model_when_the_client_is_rate_limited(answer: Any):
+    async def say(context: Any, params: Any) -> Any:
+        return answer if isinstance(answer, ErrorData) else await answer(context, params)
+
+    async with Client(asking_server(), mode="legacy", sampling_callback=say) as client:
+        result = await client.call_tool("write", {})
     assert said_by_tool(result) == "own"
 
 

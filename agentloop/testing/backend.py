@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import anyio
@@ -93,6 +93,8 @@ class Backend(ABC):
         self.problems: list[str] = []
         """What was wrong with the requests that were refused."""
         self.url = "http://backend.test"
+        self.structured = True
+        """Whether models are held to schemas; where not, such requests are refused."""
         self._script: deque[Line] = deque()
         self._numbers = 0
 
@@ -132,6 +134,18 @@ class Backend(ABC):
     def heard(self, body: JSON) -> list[Any]:
         """What a request gives back of what the model said, in the form of ``spoken``."""
 
+    def held(self, body: JSON) -> list[JSON]:
+        """The schemas that a request wants the model to be held to, of tools and of the reply."""
+        return []
+
+    def in_words(self, body: JSON) -> bool:
+        """Whether a request has a schema for the reply itself: then a call is said as its text."""
+        return False
+
+    def schema_problem(self, schema: JSON) -> str | None:
+        """What the real API would refuse in a schema that it is to hold the model to."""
+        return None
+
     def stream(self, response: JSON) -> bytes:
         """``response`` as server-sent events, for APIs that stream long replies."""
         raise NotImplementedError
@@ -163,7 +177,7 @@ class Backend(ABC):
         body = cast("JSON", parsed)
         self.requests.append(body)
         self.raw.append(content)
-        if (problem := self.problem(path, body)) is not None:
+        if (problem := self.problem(path, body) or self._held_problem(body)) is not None:
             self.problems.append(problem)
             return self._refusal(400, problem)
         line = self._script.popleft() if len(self._script) > 1 else self._script[0]
@@ -171,10 +185,16 @@ class Backend(ABC):
             return self._refusal(line.status, line.message, line.headers)
         if isinstance(line, Sends):
             return line
-        response = self.reply(line, body)
+        response = self.reply(_worded(line) if self.in_words(body) else line, body)
         if body.get("stream"):
             return Sends(body=self.stream(response), headers={"content-type": "text/event-stream"})
         return Sends(body=response)
+
+    def _held_problem(self, body: JSON) -> str | None:
+        schemas = self.held(body)
+        if schemas and not self.structured:
+            return "structured outputs are not supported here"
+        return next(filter(None, map(self.schema_problem, schemas)), None)
 
     def _refusal(
         self, status: int, message: str, headers: Mapping[str, str] | None = None
@@ -280,6 +300,13 @@ def described(tool: str) -> str:
 def arguments_text(call: Call) -> str:
     """A call's arguments as a model writes them: with spaces."""
     return call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
+
+
+def _worded(says: Says) -> Says:
+    """A reply that calls, as a model says it that has been given a schema in place of tools."""
+    if len(says.calls) != 1:
+        return says
+    return replace(says, text=arguments_text(says.calls[0]), calls=())
 
 
 def _wire(sends: Sends) -> tuple[bytes, dict[str, str]]:

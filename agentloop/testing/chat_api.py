@@ -21,6 +21,7 @@ from openai.types.chat.completion_create_params import (
 )
 
 from agentloop.testing.backend import JSON, Backend, Says, arguments_text
+from agentloop.testing.held_schema import OPENAI
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _FIELDS = {
@@ -99,6 +100,17 @@ class ChatBackend(Backend):
         functions = [tool["function"] for tool in body.get("tools", [])]
         return {function.get("description", ""): function["name"] for function in functions}
 
+    def held(self, body: JSON) -> list[JSON]:
+        functions = [tool["function"] for tool in body.get("tools", [])]
+        strict = [function["parameters"] for function in functions if function.get("strict")]
+        return [*strict, *([_format(body)["schema"]] if _format(body) else [])]
+
+    def in_words(self, body: JSON) -> bool:
+        return bool(_format(body)) and body.get("tool_choice") != "required"
+
+    def schema_problem(self, schema: JSON) -> str | None:
+        return OPENAI.problem(schema)
+
     def heard(self, body: JSON) -> list[Any]:
         return [m for m in body["messages"] if m["role"] == "assistant"]
 
@@ -155,6 +167,12 @@ class ChatBackend(Backend):
             if wanted is not None and message.get("reasoning_content") != wanted:
                 return "reasoning_content must be passed back"
         return None
+
+
+def _format(body: JSON) -> JSON:
+    format: JSON = body.get("response_format") or {}
+    schema: JSON = format["json_schema"] if format.get("type") == "json_schema" else {}
+    return schema
 
 
 def _usage(says: Says) -> Any:

@@ -20,11 +20,12 @@ from agentloop.errors import (
     OverloadedError,
     ProviderError,
 )
+from agentloop.output import ANSWER_TOOL
 from agentloop.provider import Provider
 from agentloop.run import Stop
 from agentloop.testing.asks import ask, blocks_of, kept, offer, results, user
 from agentloop.testing.backend import Backend, Call, Refuses, Says, Sends, described
-from agentloop.testing.provider_contract import ProviderContract
+from agentloop.testing.provider_contract import ProviderContract, Verdict
 from agentloop.tools import tool
 
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
@@ -134,6 +135,24 @@ class HTTPProviderContract(ProviderContract):
         sent = json.dumps(backend.requests[-1])
         assert all(text in sent for text in ("sysprompt", "told", '{\\"deep\\": [1]}'))
         assert "error" in sent.lower()
+
+    async def test_a_server_that_holds_no_model_to_a_schema(
+        self, backend: Backend, subject: Provider
+    ) -> None:
+        """Typed answers come all the same, and what it refused once it is not asked for again."""
+        backend.structured = False
+        agent = Agent("judge", output=Verdict)
+        refused: list[int] = []
+        for _ in range(2):
+            backend.clear()
+            backend.says(
+                Says(text="It is Oslo."),
+                Says(calls=(Call(ANSWER_TOOL, {"city": "Oslo", "score": 9}),)),
+            )
+            result = await agent.run("Which city?", provider=subject)
+            assert (result.stop, result.output) == (Stop.DONE, Verdict(city="Oslo", score=9))
+            refused.append(len(backend.problems))
+        assert refused[0] == refused[1] <= 1
 
     # --- what goes wrong -----------------------------------------------------------------------
 

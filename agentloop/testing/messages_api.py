@@ -22,6 +22,7 @@ from anthropic.types.message_create_params import (
 )
 
 from agentloop.testing.backend import JSON, Backend, Says
+from agentloop.testing.held_schema import MESSAGES
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _FIELDS = {
@@ -114,6 +115,16 @@ class MessagesBackend(Backend):
 
     def offered(self, body: JSON) -> Mapping[str, str]:
         return {tool.get("description", ""): tool["name"] for tool in body.get("tools", [])}
+
+    def held(self, body: JSON) -> list[JSON]:
+        strict = [tool["input_schema"] for tool in body.get("tools", []) if tool.get("strict")]
+        return [*strict, *([_format(body)["schema"]] if _format(body) else [])]
+
+    def in_words(self, body: JSON) -> bool:
+        return bool(_format(body)) and body.get("tool_choice", {}).get("type") != "any"
+
+    def schema_problem(self, schema: JSON) -> str | None:
+        return MESSAGES.problem(schema)
 
     def heard(self, body: JSON) -> list[Any]:
         return [m["content"] for m in body["messages"] if m["role"] == "assistant"]
@@ -215,6 +226,11 @@ class MessagesBackend(Backend):
         events.append({"type": "message_stop"})
         lines = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events]
         return "".join(lines).encode()
+
+
+def _format(body: JSON) -> JSON:
+    format: JSON = body.get("output_config", {}).get("format") or {}
+    return format
 
 
 def _deltas(block: JSON) -> tuple[JSON, list[JSON]]:

@@ -21,6 +21,7 @@ from openai.types.responses.response_create_params import (
 )
 
 from agentloop.testing.backend import JSON, Backend, Says, arguments_text
+from agentloop.testing.held_schema import OPENAI
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _FIELDS = {
@@ -120,6 +121,16 @@ class ResponsesBackend(Backend):
     def offered(self, body: JSON) -> Mapping[str, str]:
         return {tool.get("description", ""): tool["name"] for tool in body.get("tools", [])}
 
+    def held(self, body: JSON) -> list[JSON]:
+        strict = [tool["parameters"] for tool in body.get("tools", []) if tool["strict"]]
+        return [*strict, *([_format(body)["schema"]] if _format(body) else [])]
+
+    def in_words(self, body: JSON) -> bool:
+        return bool(_format(body)) and body.get("tool_choice") != "required"
+
+    def schema_problem(self, schema: JSON) -> str | None:
+        return OPENAI.problem(schema)
+
     def heard(self, body: JSON) -> list[Any]:
         """The runs of items between two of the user's."""
         heard: list[list[JSON]] = []
@@ -198,6 +209,11 @@ class ResponsesBackend(Backend):
             return None
         kinds = {part["type"] for part in content} - allowed
         return f"content of types {sorted(kinds)}" if kinds else None
+
+
+def _format(body: JSON) -> JSON:
+    format: JSON = body.get("text", {}).get("format") or {}
+    return format if format.get("type") == "json_schema" else {}
 
 
 def _usage(says: Says) -> JSON | None:

@@ -13,11 +13,13 @@ from mcp_types import (
     ToolResultContent,
 )
 
+from agentloop.output import ANSWER_TOOL
 from agentloop.usage import Usage
-from agentloop_providers._content import Part, left_out, no_place, result_parts, tools_of, turn
+from agentloop_providers._content import Part, left_out, no_place, result_parts, turn
 from agentloop_providers._json import count, tool_use
 from agentloop_providers._names import Fitted, fits
 from agentloop_providers._state import HOLE, own_form
+from agentloop_providers._strict import Held, answer_in, offered
 
 KIND = "anthropic"
 
@@ -39,16 +41,24 @@ _STOPS = {
 # --- to the API ----------------------------------------------------------------------------------
 
 
-def to_tools(request: CreateMessageRequestParams, names: Fitted) -> list[Block]:
-    """The tools of a request."""
+def to_tools(
+    request: CreateMessageRequestParams, names: Fitted, answer: Held | None
+) -> list[Block]:
+    """The tools of a request, of which the API is to hold the ``answer``."""
     return [
         {
             "name": names.fit(tool.name),
             **({"description": tool.description} if tool.description else {}),
-            "input_schema": tool.input_schema,
+            "input_schema": schema,
+            **({"strict": True} if strict else {}),
         }
-        for tool in tools_of(request)
+        for tool, schema, strict in offered(request, answer)
     ]
+
+
+def to_format(answer: Held) -> Block:
+    """The response format of a request for nothing but the ``answer``."""
+    return {"type": "json_schema", "schema": answer.schema}
 
 
 def to_messages(messages: Iterable[SamplingMessage], model: str, names: Fitted) -> list[Block]:
@@ -146,6 +156,17 @@ def _is_visible(part: Block) -> bool:
 # --- from the API --------------------------------------------------------------------------------
 
 
+def with_answer(content: list[Block], answer: Held, names: Fitted) -> list[Block]:
+    """``content`` with an answer in words as the use of a tool that it stands for."""
+    texts = [block.get("text") for block in content if block["type"] == "text"]
+    input = answer_in("".join(text for text in texts if isinstance(text, str)))
+    if input is None or any(block["type"] == "tool_use" for block in content):
+        return content
+    name = names.fit(ANSWER_TOOL)
+    use = {"type": "tool_use", "id": answer.id, "name": name, "input": input}
+    return [*(block for block in content if block["type"] != "text"), use]
+
+
 def from_content(content: Sequence[Block], names: Fitted) -> list[SamplingMessageContentBlock]:
     """The blocks of a reply that MCP has too. Raises ``ValueError`` where one is damaged."""
     blocks: list[SamplingMessageContentBlock] = []
@@ -184,9 +205,10 @@ def to_form(content: Sequence[Block]) -> list[Block] | None:
 
 def to_stop(reason: object, content: Sequence[SamplingMessageContentBlock]) -> str:
     """The stop reason; ``refusal`` and others that MCP has no word for are passed on."""
-    if isinstance(reason, str):
-        return _STOPS.get(reason, reason)
-    return "toolUse" if any(block.type == "tool_use" for block in content) else "endTurn"
+    stop = _STOPS.get(reason, reason) if isinstance(reason, str) else "endTurn"
+    if stop == "endTurn" and any(block.type == "tool_use" for block in content):
+        return "toolUse"
+    return stop
 
 
 def to_usage(data: dict[str, Any]) -> Usage | None:

@@ -14,6 +14,7 @@ from mcp_types import (
     ToolUseContent,
 )
 
+from agentloop.output import ANSWER_TOOL
 from agentloop.usage import Usage
 from agentloop_providers._content import (
     Part,
@@ -23,12 +24,12 @@ from agentloop_providers._content import (
     left_out,
     no_place,
     result_parts,
-    tools_of,
     turn,
 )
 from agentloop_providers._json import count, fill_arguments, tool_use, write
 from agentloop_providers._names import Fitted, fits
 from agentloop_providers._state import HOLE, own_form
+from agentloop_providers._strict import Held, answer_in, offered
 
 KIND = "openai-chat"
 
@@ -51,19 +52,40 @@ _ONLY_OUT = frozenset({"annotations", "audio", "function_call"})
 # --- to the API ----------------------------------------------------------------------------------
 
 
-def to_tools(request: CreateMessageRequestParams, names: Fitted) -> list[Message]:
-    """The tools of a request."""
+def to_tools(
+    request: CreateMessageRequestParams, names: Fitted, answer: Held | None
+) -> list[Message]:
+    """The tools of a request, of which the API is to hold the ``answer``."""
     return [
         {
             "type": "function",
             "function": {
                 "name": names.fit(tool.name),
                 **({"description": tool.description} if tool.description else {}),
-                "parameters": tool.input_schema,
+                "parameters": schema,
+                **({"strict": True} if strict else {}),
             },
         }
-        for tool in tools_of(request)
+        for tool, schema, strict in offered(request, answer)
     ]
+
+
+def to_format(answer: Held) -> Message:
+    """The response format of a request for nothing but the ``answer``."""
+    format = {"name": ANSWER_TOOL, "schema": answer.schema, "strict": True}
+    return {"type": "json_schema", "json_schema": format}
+
+
+def to_system(prompt: str, answer: Held | None) -> str:
+    """The system message; of an ``answer`` in words it says how, since many servers hold a model
+    to a schema without showing it."""
+    if answer is None or not answer.alone:
+        return prompt
+    how = (
+        f"[Answer with one JSON object and nothing else: it stands for the call of {ANSWER_TOOL}. "
+        f"Its JSON Schema: {write(answer.schema)}]"
+    )
+    return f"{prompt}\n\n{how}" if prompt.strip() else how
 
 
 def to_messages(messages: Iterable[SamplingMessage], model: str, names: Fitted) -> list[Message]:
@@ -227,6 +249,16 @@ def from_message(
     if not given:
         del form["tool_calls"]
     return blocks, None if _is_plain(form, given) else form
+
+
+def with_answer(message: Message, answer: Held, names: Fitted) -> Message:
+    """``message`` with an answer in words as the call of a tool that it stands for."""
+    content = message.get("content")
+    if message.get("tool_calls") or answer_in(content) is None:
+        return message
+    function = {"name": names.fit(ANSWER_TOOL), "arguments": content}
+    call = {"id": answer.id, "type": "function", "function": function}
+    return {**message, "content": None, "tool_calls": [call]}
 
 
 def _take_text(given: Any, blocks: list[SamplingMessageContentBlock]) -> Message:

@@ -18,7 +18,12 @@ from mcp_types import (
     SamplingMessageContentBlock,
 )
 
-from agentloop.errors import AskTimeoutError, DefinitionError, MalformedReplyError
+from agentloop.errors import (
+    AskTimeoutError,
+    BadRequestError,
+    DefinitionError,
+    MalformedReplyError,
+)
 from agentloop.guard import check_real_requests
 from agentloop.meta import PROVIDER_KEY, Reply, with_usage
 from agentloop.usage import Usage
@@ -31,6 +36,7 @@ from agentloop_providers._failures import (
     status_failure,
 )
 from agentloop_providers._state import RESPONSE_KEY
+from agentloop_providers._strict import Held, held
 from agentloop_providers.retry import Failure, Retry
 
 T = TypeVar("T")
@@ -55,8 +61,12 @@ class HTTPProvider(ABC):
     """
 
     kind: ClassVar[str]
+    path: ClassVar[str]
+    """Where requests go, below the base URL."""
     sdk: ClassVar[Any]
     """The SDK's module; all of them name their errors alike."""
+    holds_limits: ClassVar[bool]
+    """Whether strict schemas may have limits of numbers and of the lengths of lists."""
 
     def __init__(
         self,
@@ -67,6 +77,7 @@ class HTTPProvider(ABC):
         client: Any | None,
         timeout: float,
         retry: Retry | None,
+        strict: bool,
         options: Mapping[str, Any] | None,
     ) -> None:
         if not model:
@@ -76,7 +87,9 @@ class HTTPProvider(ABC):
         self.model = model
         self.timeout = float(timeout)
         self.retry = retry or Retry()
+        self.strict = strict
         self.options = dict(options or {})
+        self._unheld: set[str] = set()
         self._key = (key or "").strip() or None
         if self._key and not re.fullmatch(r"[!-~]+", self._key):
             raise DefinitionError(f"{self.kind}: the key holds a character that no key has")
@@ -158,14 +171,38 @@ class HTTPProvider(ABC):
     def _timeouts(self) -> httpx2.Timeout:
         return httpx2.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
 
-    async def _post(self, path: str, body: dict[str, Any]) -> Answer:
+    async def _ask(
+        self, request: CreateMessageRequestParams, body: Callable[[Held | None], dict[str, Any]]
+    ) -> tuple[Answer, Held | None]:
+        """The response to ``request``, and how the API held its answer.
+
+        Not every model and server can hold one, or this one: where the request is refused, it is
+        sent again without, and if that was it, the next ones for the same schema go out so at once.
+        """
+        answer = held(request, limits=self.holds_limits) if self.strict else None
+        if answer is None or answer.key in self._unheld:
+            return await self._send(body(None)), None
+        try:
+            return await self._send(body(answer)), answer
+        except BadRequestError as error:
+            if not self._may_be_unheld(error):
+                raise
+        response = await self._send(body(None))
+        self._unheld.add(answer.key)
+        return response, None
+
+    def _may_be_unheld(self, error: BadRequestError) -> bool:
+        """Whether ``error`` may be about a schema that the API was to hold."""
+        return type(error) is BadRequestError and error.status is not None
+
+    async def _send(self, body: dict[str, Any]) -> Answer:
         """The response to ``body``, after as many attempts as it takes."""
 
         async def attempt() -> Answer | Failure:
             # The SDK's raw request: bodies and replies are plain JSON here, so that nothing
             # unknown to the SDK's types is lost, and unknown blocks do not pass for known ones.
             response = await self._client.post(
-                path,
+                self.path,
                 body=body,
                 cast_to=httpx2.Response,
                 options={"timeout": self._timeouts, "max_retries": 0, **self._request_options},

@@ -21,12 +21,12 @@ from agentloop_providers._content import (
     left_out,
     no_place,
     result_parts,
-    tools_of,
     turn,
 )
 from agentloop_providers._json import count, fill_arguments, tool_use, write
 from agentloop_providers._names import Fitted
 from agentloop_providers._state import HOLE, own_form
+from agentloop_providers._strict import Held, offered
 
 KIND = "openai"
 
@@ -41,17 +41,17 @@ _STOPS = {"max_output_tokens": "maxTokens"}
 # --- to the API ----------------------------------------------------------------------------------
 
 
-def to_tools(request: CreateMessageRequestParams, names: Fitted) -> list[Item]:
-    """The tools of a request; not strict, since MCP's schemas may be any."""
+def to_tools(request: CreateMessageRequestParams, names: Fitted, answer: Held | None) -> list[Item]:
+    """The tools of a request, of which the API is to hold the ``answer``."""
     return [
         {
             "type": "function",
             "name": names.fit(tool.name),
             **({"description": tool.description} if tool.description else {}),
-            "parameters": tool.input_schema,
-            "strict": False,
+            "parameters": schema,
+            "strict": strict,
         }
-        for tool in tools_of(request)
+        for tool, schema, strict in offered(request, answer)
     ]
 
 

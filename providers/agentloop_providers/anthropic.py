@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import anthropic
@@ -20,6 +20,7 @@ from agentloop_providers._content import choice_of, tools_of
 from agentloop_providers._failures import status_failure
 from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
+from agentloop_providers._strict import Held
 from agentloop_providers.retry import Failure, Retry
 
 STREAM_ABOVE = 21_333
@@ -27,8 +28,6 @@ STREAM_ABOVE = 21_333
 
 MAX_PAUSES = 8
 """How often a turn that the API paused (``pause_turn``) is taken up again within one ask."""
-
-_PATH = "/v1/messages"
 
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 
@@ -42,7 +41,9 @@ class AnthropicProvider(HTTPProvider):
     """
 
     kind: ClassVar[str] = mapping.KIND
+    path: ClassVar[str] = "/v1/messages"
     sdk: ClassVar[Any] = anthropic
+    holds_limits: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -55,14 +56,16 @@ class AnthropicProvider(HTTPProvider):
         retry: Retry | None = None,
         cache: bool | Literal["5m", "1h"] = True,
         parallel: bool = True,
+        strict: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Without ``api_key``, what the SDK finds in its environment counts.
 
         ``timeout`` is in seconds, for one request. ``cache`` asks for prompt caching, and for how
-        long; ``parallel`` allows several tool uses in one reply; ``options`` are further fields of
-        the request by the API's own names, such as ``thinking``. Raises :class:`DefinitionError`
-        where there is no model or no key.
+        long; ``parallel`` allows several tool uses in one reply; ``strict`` has the API hold typed
+        answers to their schema where it can; ``options`` are further fields of the request by the
+        API's own names, such as ``thinking``. Raises :class:`DefinitionError` where there is no
+        model or no key.
         """
         url = base_url or os.environ.get("ANTHROPIC_BASE_URL")
         super().__init__(
@@ -72,6 +75,7 @@ class AnthropicProvider(HTTPProvider):
             client=client,
             timeout=timeout,
             retry=retry,
+            strict=strict,
             options=options,
         )
         if client is None and self._key is None:
@@ -97,18 +101,20 @@ class AnthropicProvider(HTTPProvider):
 
     async def _sample(self, request: CreateMessageRequestParams) -> CreateMessageResultWithTools:
         names = Fitted(names=[tool.name for tool in tools_of(request)])
-        body = self._body(request, names)
-        answer = await self._send(body)
+        answer, held = await self._ask(request, lambda held: self._body(request, names, held))
         content, usage = self._content(answer), mapping.to_usage(answer.data)
         pauses = 0
         while answer.data.get("stop_reason") == "pause_turn":
             if (pauses := pauses + 1) > MAX_PAUSES:
                 raise self._malformed(f"the turn was paused {pauses} times", answer.request_id)
+            body = self._body(request, names, held)
             paused = {"role": "assistant", "content": content}
             answer = await self._send({**body, "messages": [*body["messages"], paused]})
             content = [*content, *self._content(answer)]
             more = mapping.to_usage(answer.data)
             usage = usage + more if usage and more else usage or more
+        if held and held.alone:
+            content = mapping.with_answer(content, held, names)
         try:
             blocks = mapping.from_content(content, names)
         except ValueError as error:
@@ -121,13 +127,15 @@ class AnthropicProvider(HTTPProvider):
             form=mapping.to_form(content),
         )
 
-    def _body(self, request: CreateMessageRequestParams, names: Fitted) -> dict[str, Any]:
+    def _body(
+        self, request: CreateMessageRequestParams, names: Fitted, held: Held | None
+    ) -> dict[str, Any]:
         if request.temperature is not None and not self._warned:
             self._warned = True
             log().warning("temperature_dropped", provider=self.name)
         body: dict[str, Any] = {"model": self.model, "max_tokens": request.max_tokens}
         if request.tools:
-            body["tools"] = mapping.to_tools(request, names)
+            body["tools"] = mapping.to_tools(request, names, held)
             if choice := self._choice(choice_of(request)):
                 body["tool_choice"] = choice
         if request.system_prompt and request.system_prompt.strip():
@@ -140,7 +148,12 @@ class AnthropicProvider(HTTPProvider):
         if self.cache:
             ttl = {} if self.cache is True else {"ttl": self.cache}
             body["cache_control"] = {"type": "ephemeral", **ttl}
-        return body | self.options
+        body |= self.options
+        if held and held.alone and self._thinks:  # the one way to make sure of an answer
+            format = {"format": mapping.to_format(held)}
+            body["output_config"] = format | (body.get("output_config") or {})
+            body["tool_choice"] = self._choice("none")
+        return body
 
     def _choice(self, mode: str | None) -> dict[str, Any] | None:
         kind = _CHOICES[mode or "auto"]
@@ -150,17 +163,24 @@ class AnthropicProvider(HTTPProvider):
             return {"type": kind} if mode else None
         return {"type": kind, "disable_parallel_tool_use": True}
 
-    async def _send(self, body: dict[str, Any]) -> Answer:
-        if body["max_tokens"] > STREAM_ABOVE:
-            body = {**body, "stream": True}
+    async def _ask(
+        self, request: CreateMessageRequestParams, body: Callable[[Held | None], dict[str, Any]]
+    ) -> tuple[Answer, Held | None]:
         try:
-            return await self._post(_PATH, body)
+            return await super()._ask(request, body)
         except BadRequestError as error:
-            forced = body.get("tool_choice", {}).get("type") == "any"
-            if not forced or not re.search(r"thinking\b.*\btool", str(error), re.IGNORECASE):
+            forced = choice_of(request) == "required" and not self._thinks
+            if not forced or not _is_of_thinking(error):
                 raise
         self._thinks = True  # some models do without being asked to
-        return await self._post(_PATH, {**body, "tool_choice": self._choice("required")})
+        return await super()._ask(request, body)
+
+    def _may_be_unheld(self, error: BadRequestError) -> bool:
+        return super()._may_be_unheld(error) and not _is_of_thinking(error)
+
+    async def _send(self, body: dict[str, Any]) -> Answer:
+        stream = body["max_tokens"] > STREAM_ABOVE
+        return await super()._send({**body, "stream": True} if stream else body)
 
     def _read(self, response: httpx2.Response) -> Answer | Failure:
         """The reply, as JSON or as a stream, which is read to its end: nobody sees it before."""
@@ -187,6 +207,11 @@ class AnthropicProvider(HTTPProvider):
         if not all(isinstance(b, dict) and isinstance(b.get("type"), str) for b in blocks):  # pyright: ignore[reportUnknownMemberType]
             raise self._malformed("a content block has no type", answer.request_id)
         return blocks
+
+
+def _is_of_thinking(error: BadRequestError) -> bool:
+    """Whether the API refused to force a tool on a model that thinks."""
+    return re.search(r"thinking\b.*\btool", str(error), re.IGNORECASE) is not None
 
 
 def _thinks(thinking: object) -> bool:

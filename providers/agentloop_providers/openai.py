@@ -15,6 +15,7 @@ from agentloop_providers import _responses_map as mapping
 from agentloop_providers._content import choice_of, cut_off, tools_of
 from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
+from agentloop_providers._strict import Held
 from agentloop_providers.retry import Failure, Retry
 
 
@@ -27,7 +28,9 @@ class OpenAIProvider(HTTPProvider):
     """
 
     kind: ClassVar[str] = mapping.KIND
+    path: ClassVar[str] = "/responses"
     sdk: ClassVar[Any] = openai
+    holds_limits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -39,11 +42,13 @@ class OpenAIProvider(HTTPProvider):
         timeout: float = 600.0,
         retry: Retry | None = None,
         parallel: bool = True,
+        strict: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """``timeout`` is in seconds, for one request; ``parallel`` allows several tool uses in one
-        reply; ``options`` are further fields of the request by the API's own names, such as
-        ``reasoning``. Raises :class:`DefinitionError` where there is no model or no key.
+        reply; ``strict`` has the API hold typed answers to their schema where it can; ``options``
+        are further fields of the request by the API's own names, such as ``reasoning``. Raises
+        :class:`DefinitionError` where there is no model or no key.
         """
         super().__init__(
             model,
@@ -52,6 +57,7 @@ class OpenAIProvider(HTTPProvider):
             client=client,
             timeout=timeout,
             retry=retry,
+            strict=strict,
             options=options,
         )
         if client is None and self._key is None:
@@ -65,7 +71,7 @@ class OpenAIProvider(HTTPProvider):
 
     async def _sample(self, request: CreateMessageRequestParams) -> CreateMessageResultWithTools:
         names = Fitted(names=[tool.name for tool in tools_of(request)])
-        answer = await self._post("/responses", self._body(request, names))
+        answer, _ = await self._ask(request, lambda held: self._body(request, names, held))
         data, output = answer.data, self._output(answer)
         try:
             blocks, form = mapping.from_output(output, names)
@@ -79,12 +85,14 @@ class OpenAIProvider(HTTPProvider):
             stop, kept = "stopSequence", None
         return self._reply(answer, blocks, stop=stop, usage=mapping.to_usage(data), form=kept)
 
-    def _body(self, request: CreateMessageRequestParams, names: Fitted) -> dict[str, Any]:
+    def _body(
+        self, request: CreateMessageRequestParams, names: Fitted, held: Held | None
+    ) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "store": False}
         if request.system_prompt and request.system_prompt.strip():
             body["instructions"] = request.system_prompt
         if request.tools:
-            body["tools"] = mapping.to_tools(request, names)
+            body["tools"] = mapping.to_tools(request, names, held)
             if mode := choice_of(request):
                 body["tool_choice"] = mode
             if not self.parallel:

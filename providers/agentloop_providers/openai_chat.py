@@ -15,6 +15,7 @@ from agentloop_providers import _chat_map as mapping
 from agentloop_providers._content import choice_of, cut_off, tools_of
 from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
+from agentloop_providers._strict import Held
 from agentloop_providers.retry import Retry
 
 MAX_STOPS = 4
@@ -25,11 +26,14 @@ class OpenAIChatProvider(HTTPProvider):
     """Asks a model over the Chat Completions API, which many servers speak.
 
     Images and audio in tool results are shown to the model in a user message right after them,
-    since tool messages hold text only.
+    since tool messages hold text only. Where nothing but a typed answer may come back, it is asked
+    for as a response format, which more servers keep to than to a tool that must be used.
     """
 
     kind: ClassVar[str] = mapping.KIND
+    path: ClassVar[str] = "/chat/completions"
     sdk: ClassVar[Any] = openai
+    holds_limits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class OpenAIChatProvider(HTTPProvider):
         timeout: float = 600.0,
         retry: Retry | None = None,
         parallel: bool = True,
+        strict: bool = True,
         max_tokens_field: Literal["max_completion_tokens", "max_tokens"] | None = None,
         echo: bool = True,
         options: Mapping[str, Any] | None = None,
@@ -48,7 +53,8 @@ class OpenAIChatProvider(HTTPProvider):
         """With a ``base_url``, no key is needed.
 
         ``timeout`` is in seconds, for one request; ``parallel`` allows several tool uses in one
-        reply. ``max_tokens_field`` is what the server calls the limit of tokens: without it,
+        reply; ``strict`` has the server hold typed answers to their schema where it can.
+        ``max_tokens_field`` is what the server calls the limit of tokens: without it,
         ``max_tokens`` where there is a ``base_url`` and OpenAI's newer name where there is none.
         ``echo`` sends fields of the vendor's own, such as ``reasoning_content``, back with the
         history. ``options`` are further fields of the request by the API's own names. Raises
@@ -61,6 +67,7 @@ class OpenAIChatProvider(HTTPProvider):
             client=client,
             timeout=timeout,
             retry=retry,
+            strict=strict,
             options=options,
         )
         if client is None and self._key is None and self._base_url is None:
@@ -88,8 +95,10 @@ class OpenAIChatProvider(HTTPProvider):
 
     async def _sample(self, request: CreateMessageRequestParams) -> CreateMessageResultWithTools:
         names = Fitted(names=[tool.name for tool in tools_of(request)])
-        answer = await self._post("/chat/completions", self._body(request, names))
+        answer, held = await self._ask(request, lambda held: self._body(request, names, held))
         choice, message = self._choice(answer)
+        if held and held.alone:
+            message = mapping.with_answer(message, held, names)
         try:
             blocks, form = mapping.from_message(message, names)
         except ValueError as error:
@@ -103,15 +112,19 @@ class OpenAIChatProvider(HTTPProvider):
             answer, blocks, stop=stop, usage=mapping.to_usage(answer.data), form=kept
         )
 
-    def _body(self, request: CreateMessageRequestParams, names: Fitted) -> dict[str, Any]:
+    def _body(
+        self, request: CreateMessageRequestParams, names: Fitted, held: Held | None
+    ) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model}
-        if request.tools:
-            body["tools"] = mapping.to_tools(request, names)
+        if held and held.alone:  # without the tool: servers take the one or the other
+            body["response_format"] = mapping.to_format(held)
+        elif request.tools:
+            body["tools"] = mapping.to_tools(request, names, held)
             if mode := choice_of(request):
                 body["tool_choice"] = mode
             if not self.parallel:
                 body["parallel_tool_calls"] = False
-        system = request.system_prompt or ""
+        system = mapping.to_system(request.system_prompt or "", held)
         body["messages"] = [
             *([{"role": "system", "content": system}] if system.strip() else []),
             *mapping.to_messages(request.messages, self.model, names),

@@ -129,10 +129,13 @@ async def test_retry_after_as_a_date_is_honoured(carrier: str, api: API) -> None
 
 @pytest.mark.fault("B46")
 @pytest.mark.parametrize("after", ["86400", "Fri, 31 Dec 2199 23:59:59 GMT"])
-async def test_a_wait_past_the_deadline_is_not_begun(carrier: str, api: API, after: str) -> None:
+@pytest.mark.parametrize("limit", ["ask_seconds", "seconds"])
+async def test_a_wait_past_the_deadline_is_not_begun(
+    carrier: str, api: API, after: str, limit: str
+) -> None:
     busy = Refuses(429, "busy", headers={"retry-after": after})
     began = time.monotonic()
-    result = await Looker(ask_seconds=1.0).ask(api, busy)
+    result = await Looker(**{limit: 1.0}).ask(api, busy)
     assert failed(result) == "overloaded"
     assert time.monotonic() - began < 1
     assert len(api.backend.requests) == 1

@@ -10,6 +10,7 @@ import pytest
 from mcp_types import AudioContent, TextContent, ToolChoice
 from structlog.testing import capture_logs
 
+from agentloop.agent import Agent
 from agentloop.errors import (
     AuthenticationError,
     BadRequestError,
@@ -19,6 +20,7 @@ from agentloop.errors import (
 )
 from agentloop.meta import usage_of
 from agentloop.provider import load_provider
+from agentloop.run import Stop
 from agentloop.testing.asks import WAV, ask, blocks_of, kept, offer, results, user, uses_of
 from agentloop.testing.backend import Call, Says, Sends, served
 from agentloop.testing.messages_api import MessagesBackend
@@ -163,6 +165,14 @@ async def test_a_turn_that_pauses_for_ever(
     with pytest.raises(MalformedReplyError, match="paused"):
         await claude.sample(ask(user("go")))
     assert len(backend.requests) == 9
+
+
+async def test_a_reply_that_filled_the_window_is_cut_off(
+    backend: MessagesBackend, claude: AnthropicProvider
+) -> None:
+    backend.says(Says(text="and then", stop="model_context_window_exceeded"))
+    result = await Agent("any").run("go", provider=claude)
+    assert (result.stop, result.text) == (Stop.TRUNCATED, "and then")
 
 
 # --- what is sent ------------------------------------------------------------------------------

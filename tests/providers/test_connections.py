@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp_types import TextContent
 
 from agentloop.agent import Agent
@@ -98,6 +100,72 @@ async def test_a_server_that_is_killed_in_the_middle_of_its_answer() -> None:
             result = await Agent("looker", tools=[look]).run("look", provider=provider)
     assert (result.stop, len(result.messages)) == (Stop.FAILED, 1)
     assert (result.error or "").startswith("overloaded: no connection to 127.0.0.1:")
+
+
+TO_BE_KILLED = """
+import json, socket, time
+from agentloop.testing.backend import Call, Says
+from agentloop.testing.chat_api import ChatBackend
+
+whole = json.dumps(ChatBackend().reply(Says(thinking="hm", calls=(Call("look"),)), {})).encode()
+head = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\nconnection: close\\r\\n"
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    for part in (whole, whole[:60]):
+        connection, _ = server.accept()
+        connection.recv(1 << 20)
+        connection.sendall(head + b"content-length: %d\\r\\n\\r\\n" % len(whole) + part)
+        if part is whole:
+            connection.close()
+    print("in the middle", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_server_that_is_killed_in_the_middle_of_its_second_answer(comes_back: bool) -> None:
+    """The run goes on where the server comes back, and ends with all it has where it does not."""
+    looks: list[int] = []
+
+    @tool(description=described("look"))
+    def look() -> str:
+        looks.append(1)
+        return "saw it"
+
+    backend = ChatBackend()
+    backend.says(Says(text="It is there."))
+    process = await anyio.open_process([sys.executable, "-c", TO_BE_KILLED], stderr=None)
+    assert process.stdout is not None
+    said = BufferedByteReceiveStream(process.stdout)
+    port = int(await said.receive_until(b"\n", 100))
+    result: list[Any] = []
+
+    async def run() -> None:
+        url = f"http://127.0.0.1:{port}/v1"
+        async with OpenAIChatProvider(
+            "m", base_url=url, api_key=backend.key, retry=Retry(attempts=5, max_wait=0.5)
+        ) as provider:
+            result.append(await Agent("looker", tools=[look]).run("look", provider=provider))
+
+    with anyio.fail_after(60), ExitStack() as stack:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            try:
+                assert await said.receive_until(b"\n", 100) == b"in the middle"
+            finally:
+                process.kill()  # SIGKILL: no goodbye
+                await process.aclose()
+            if comes_back:
+                stack.enter_context(Server(port=port)).show(backend)
+    assert looks == [1]
+    [ended] = result
+    assert [m.role for m in ended.messages[:3]] == ["user", "assistant", "user"]
+    if comes_back:
+        assert (ended.stop, ended.text) == (Stop.DONE, "It is there.")
+        assert "saw it" in backend.raw[0].decode()
+    else:
+        assert (ended.stop, len(ended.messages)) == (Stop.FAILED, 3)
+        assert ended.error.startswith(f"overloaded: no connection to 127.0.0.1:{port}")
 
 
 async def test_a_server_that_comes_back_is_found_again() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mcp_types import ImageContent, SamplingMessage, TextContent, ToolChoice
 
+from agentloop.agent import Agent
 from agentloop.errors import (
     BadRequestError,
     DefinitionError,
@@ -17,6 +18,7 @@ from agentloop.errors import (
 )
 from agentloop.meta import PROVIDER_KEY
 from agentloop.provider import load_provider
+from agentloop.run import Stop
 from agentloop.testing.asks import PNG, ask, blocks_of, kept, offer, results, user
 from agentloop.testing.backend import Call, Says, Sends
 from agentloop.testing.responses_api import ResponsesBackend
@@ -69,6 +71,14 @@ async def test_a_policy_that_says_no_is_a_refusal(
     reply = await gpt.sample(ask(user("go")))
     assert (reply.stop_reason, blocks_of(reply)) == ("refusal", [])
     assert len(backend.requests) == 1
+
+
+async def test_a_reply_that_a_filter_stopped(
+    backend: ResponsesBackend, gpt: OpenAIProvider
+) -> None:
+    backend.says(Says(text="I", stop="content_filter"))
+    result = await Agent("any").run("go", provider=gpt)
+    assert (result.stop, result.text, len(result.messages)) == (Stop.REFUSED, "I", 2)
 
 
 @pytest.mark.parametrize("status", ["in_progress", "queued", "cancelled"])

@@ -159,6 +159,19 @@ async def test_images_and_audio_of_tools_come_right_after_all_results(
     assert uses_of(first)[0].id in media["content"][0]["text"]
 
 
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_several_calls_in_one_reply_can_be_forbidden(
+    backend: ChatBackend, connect: Callable[..., Any], parallel: bool
+) -> None:
+    """Some servers do not know the field, so it goes out only where it forbids."""
+    backend.says(Says(text="hi"))
+    chat = connect(OpenAIChatProvider, backend, parallel=parallel)
+    await chat.sample(ask(user("go"), tools=offer("a")))
+    await chat.sample(ask(user("go")))
+    sent = [request.get("parallel_tool_calls") for request in backend.requests]
+    assert sent == [None if parallel else False, None]
+
+
 async def test_what_is_called_max_tokens(
     backend: ChatBackend, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

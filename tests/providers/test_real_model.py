@@ -15,13 +15,16 @@ import importlib.util
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from mcp.server.validation import validate_tool_use_result_messages
+from mcp_types import CreateMessageRequestParams, SamplingMessage, TextContent, ToolChoice
+from pydantic import BaseModel
 
 from agentloop import Agent, Limits, Stop
 from agentloop.emulation import Emulated
+from agentloop.output import Output
 from agentloop.provider import Provider
 
 pytest.importorskip("openai")
@@ -59,6 +62,30 @@ def url() -> Iterator[str]:
 def add(a: int, b: int) -> int:
     """Add two whole numbers."""
     return a + b
+
+
+class Mood(BaseModel):
+    mood: Literal["good", "bad"]
+    sure: bool
+    people: Literal[1, 2, 3] | None
+
+
+async def test_a_model_of_any_size_is_held_to_an_answer_of_the_type(url: str) -> None:
+    """The server holds it, so that even this one cannot answer otherwise."""
+    provider = OpenAIChatProvider("smollm2", base_url=url)
+    output = Output(Mood)
+    for question in ("What a day! How are we?", "Tell me a long story.", "17 * 3?"):
+        request = CreateMessageRequestParams(
+            messages=[SamplingMessage(role="user", content=TextContent(text=question))],
+            max_tokens=200,
+            tools=[output.tool],
+            tool_choice=ToolChoice(mode="required"),
+        )
+        reply = await provider.sample(request)
+        [use] = reply.content_as_list
+        assert use.type == "tool_use"
+        output.check(use.input)
+    await provider.aclose()
 
 
 @pytest.mark.parametrize("how", ["native", "emulated"])
