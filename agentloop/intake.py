@@ -184,7 +184,7 @@ def _is_plain(*values: Any) -> bool:
 
 
 def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def size_of(value: Any) -> int:
@@ -204,5 +204,5 @@ def size_of(value: Any) -> int:
             total += 2
             left.extend(cast("list[Any]", item))
         else:
-            total += 8 if type(item) is not int else len(str(item)) + 1
+            total += 8 if type(item) is not int else item.bit_length() // 3 + 2
     return total

@@ -185,6 +185,8 @@ class Run:
         problem = run.messages.imbalance(open=run.stop is None)
         if problem is None and not run.results.keys() <= {use.id for use in _uses(run)}:
             problem = "a result answers no open call"
+        if problem is None and run.stop is None and run.messages.last.role == "assistant":
+            problem = None if _uses(run) else "it has not ended, and waits for nothing"
         if problem is not None:
             raise StateError(f"the saved run is damaged: {problem}")
         return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from random import Random
 from typing import Any
 
@@ -79,8 +79,8 @@ def junk(random: Random) -> Any:
         {"type": "tool_use", "id": "c1", "name": "add", "input": {}}, "assistant", "user",
     ]  # fmt: skip
     if random.random() < 0.1:
-        return nested(random.choice([60, 70, 300, 900]))
-    return copy.deepcopy(random.choice(kinds))
+        return nested(random.choice([60, 70, 190, 250]))
+    return random.choice(kinds)
 
 
 def nested(levels: int) -> Any:
@@ -92,7 +92,7 @@ def nested(levels: int) -> Any:
 
 def broken(value: Any, random: Random, times: int = 3) -> Any:
     """``value``, broken in one to ``times`` places: a part is lost, replaced, doubled or moved."""
-    whole = [copy.deepcopy(value)]
+    whole = [_copy(value)]
     for _ in range(random.randint(1, times)):
         parts = list(_parts(whole))
         container, key = random.choice(parts)
@@ -103,12 +103,16 @@ def broken(value: Any, random: Random, times: int = 3) -> Any:
             del container[key]
         elif kind < 0.75:
             other, other_key = random.choice(parts)
-            container[key] = copy.deepcopy(other[other_key])
+            container[key] = _copy(other[other_key])
         elif isinstance(container, list):
-            container.extend([copy.deepcopy(container[key])] * random.choice([1, 1, 2, 40]))
+            container.extend([_copy(container[key])] * random.choice([1, 1, 2, 40]))
         elif isinstance(key, str):
             container[random.choice(["", "type", key + "\ud800", key.upper()])] = container[key]
     return whole[0] if whole else None
+
+
+def _copy(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def _parts(value: Any, depth: int = 0) -> Any:
