@@ -58,8 +58,7 @@ def unpack(text: str) -> dict[str, Any]:
         written = inflate.decompress(base64.b85decode(text[len(_PREFIX) :]), MAX_STATE_BYTES)
         if not inflate.eof:
             raise StateError(f"the state is cut off, or larger than {MAX_STATE_BYTES} bytes")
-        # Strict, unlike ``json``: what no writer takes (lone surrogates, NaN) does not get in.
-        state = from_json(written, allow_inf_nan=False)
+        state = from_json(written)  # unlike ``json`` it takes no lone surrogates, as no writer does
     except (ValueError, zlib.error) as error:
         raise StateError("the state is damaged") from error
     if not isinstance(state, dict):

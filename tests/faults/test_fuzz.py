@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools, ToolResultContent
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from agentloop import Agent, Limits, ToolError, tool
 from agentloop.errors import ProviderError, StateError
@@ -115,6 +116,14 @@ def after(definition: Any, script: list[Any]) -> Run:
     return run
 
 
+def written(state: Any) -> bytes:
+    """``state`` as JSON, which has no NaN: where there is one, nothing that can be read."""
+    try:
+        return json.dumps(state, allow_nan=False).encode()
+    except ValueError:
+        return b"NaN"
+
+
 def check_run(run: Run) -> None:
     """A run is balanced whenever it asks or has ended, and can be written and read at any time."""
     if not isinstance(pending(run), ToolCalls):
@@ -142,7 +151,7 @@ def test_states(definition: Any, script: list[Any], reply: Any, seed: int) -> No
         wrong = broken(state, random)
         with telling(wrong):
             try:
-                run = Run.from_json(unpack(packed(json.dumps(wrong).encode())), definition)
+                run = Run.from_json(unpack(packed(written(wrong))), definition)
             except StateError:
                 continue
             check_run(go_on(run, read(reply)))
@@ -158,7 +167,7 @@ def test_packed_states(state: Any, seed: int) -> None:
         wrong = garbled(whole, random)
         with telling(wrong):
             try:
-                assert isinstance(unpack(wrong), dict)
+                unpack(wrong)
             except StateError:
                 continue
 
@@ -172,9 +181,12 @@ def test_arguments(whole: Any, seed: int) -> None:
         with telling(wrong):
             try:
                 checked = add.check(wrong) if isinstance(wrong, dict) else {"a": 1, "b": None}
+            except ArgumentsInvalid as invalid:
+                said = str(invalid)
+            else:
                 assert set(checked) == {"a", "b"}
-            except ArgumentsInvalid as error:
-                assert len(str(error)) < 4000
+                said = ""
+            assert len(said) < 4000
 
 
 @fuzzed(0.1)
@@ -360,9 +372,9 @@ class Story:
 
 
 def _on_a_wire(value: Any, instead: Any) -> Any:
-    """``value``, if a peer could write it at all."""
+    """``value``, if it can be written, and be read as a part of a message."""
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        from_json(f"[[[[{json.dumps(value, allow_nan=False)}]]]]")
     except ValueError:
         return instead
     return value
