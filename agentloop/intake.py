@@ -81,6 +81,9 @@ class _Intake:
 
     def media(self, block: Any) -> None:
         """An image or a piece of audio."""
+        data, mime_type = clean(block.data), clean(block.mime_type)
+        if data is not block.data or mime_type is not block.mime_type:
+            block = block.model_copy(update={"data": data, "mime_type": mime_type})
         size = _size(block.data) + _size(block.mime_type)
         if size > self._room:
             self.text(TextContent(text=f"[{block.type} of {size} bytes left out]"))
@@ -159,11 +162,12 @@ def _provider_meta(reply: Reply, limits: Limits) -> dict[str, Any] | None:
     state = {PROVIDER_KEY: reply.meta[PROVIDER_KEY]}
     if too_deep(state, limits.depth + 16):
         raise TooMuch("what the provider wants back nests too deeply")
+    state = clean_json(state)
     if (size := size_of(state)) > limits.bytes_per_reply:
         raise TooMuch(
             f"what the provider wants back takes {size} bytes, at most {limits.bytes_per_reply}"
         )
-    return clean_json(state)
+    return state
 
 
 def _is_plain(*values: Any) -> bool:
@@ -181,7 +185,7 @@ def _is_plain(*values: Any) -> bool:
 
 
 def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def size_of(value: Any) -> int:
@@ -201,5 +205,5 @@ def size_of(value: Any) -> int:
             total += 2
             left.extend(cast("list[Any]", item))
         else:
-            total += 8 if type(item) is not int else len(str(item)) + 1
+            total += 8 if type(item) is not int else item.bit_length() // 3 + 2
     return total

@@ -115,6 +115,7 @@ class Driver:
         deadline = math.inf if limits.seconds is None else began + limits.seconds - run.seconds
         results: dict[str, ToolResultContent] = {}
         try:
+            await self.place.host.before_calls()
             await dispatch(
                 calls,
                 self.toolbox,

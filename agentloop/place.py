@@ -85,6 +85,9 @@ class Host:
     async def before_ask(self, provider: Provider) -> None:
         """Called before an ask leaves for ``provider``."""
 
+    async def before_calls(self) -> None:
+        """Called before the tool calls of a turn begin."""
+
     async def guard(
         self, effect: Effect, perform: Callable[[], Awaitable[ToolResultContent]]
     ) -> ToolResultContent:

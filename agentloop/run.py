@@ -190,6 +190,10 @@ class Run:
         problem = run.messages.imbalance(open=run.stop is None)
         if problem is None and not run.results.keys() <= {use.id for use in _uses(run)}:
             problem = "a result answers no open call"
+        if problem is None and not run.messages.last.content_as_list:
+            problem = "the last message is empty"
+        if problem is None and run.stop is None and run.messages.last.role == "assistant":
+            problem = None if _uses(run) else "it has not ended, and waits for nothing"
         if problem is not None:
             raise StateError(f"the saved run is damaged: {problem}")
         return run
@@ -551,6 +555,8 @@ def _same(run: Run, one: int, other: int) -> bool:
     if len(messages) < 2 * max(one, other) + 3:
         return False
     said, said_then = messages[-2 - 2 * one], messages[-2 - 2 * other]
+    if not said.content_as_list or not said_then.content_as_list:  # in a history, or a saved run
+        return False
     last, last_then = said.content_as_list[-1], said_then.content_as_list[-1]
     if last.type == "tool_use" and last_then.type == "tool_use" and last.input != last_then.input:
         return False

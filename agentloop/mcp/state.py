@@ -8,11 +8,10 @@ cost a third.
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from agentloop.errors import StateError
 
@@ -34,7 +33,11 @@ _COMMON = (
 
 def pack(state: dict[str, Any]) -> str:
     """``state`` as ASCII text."""
-    written = to_json(state)
+    return packed(to_json(state))
+
+
+def packed(written: bytes) -> str:
+    """A state that is written as JSON already, as ASCII text."""
     deflated = _deflate(written, zlib.Z_DEFAULT_STRATEGY)
     if len(deflated) * 3 > len(written):  # keys, hashes, numbers: letters tell more than repeats
         deflated = min(deflated, _deflate(written, zlib.Z_FILTERED), key=len)
@@ -55,8 +58,8 @@ def unpack(text: str) -> dict[str, Any]:
         written = inflate.decompress(base64.b85decode(text[len(_PREFIX) :]), MAX_STATE_BYTES)
         if not inflate.eof:
             raise StateError(f"the state is cut off, or larger than {MAX_STATE_BYTES} bytes")
-        state = json.loads(written)
-    except (ValueError, zlib.error, RecursionError) as error:
+        state = from_json(written)  # unlike ``json`` it takes no lone surrogates, as no writer does
+    except (ValueError, zlib.error) as error:
         raise StateError("the state is damaged") from error
     if not isinstance(state, dict):
         raise StateError("the state is damaged")

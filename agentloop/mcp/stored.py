@@ -245,6 +245,10 @@ class _StoredHost(RoundsHost):
         self.call = held.call
         self._round = held
         self._unsaved = False
+        self._saving = anyio.Lock()
+        self._heard = False
+        """Whether a model that is not the client's has answered since the state was saved: asked
+        again it would say something else, and what it calls would have other keys."""
         self._begun: set[str] = set()
         """The places of calls that must not run twice, and have begun."""
 
@@ -261,6 +265,11 @@ class _StoredHost(RoundsHost):
 
     async def before_ask(self, provider: Provider) -> None:
         if provider is not self.client:  # which answers in the next round, so nothing is lost
+            await self._save()
+            self._heard = True
+
+    async def before_calls(self) -> None:
+        if self._heard:
             await self._save()
 
     async def guard(
@@ -291,9 +300,10 @@ class _StoredHost(RoundsHost):
         return None
 
     async def _save(self) -> None:
-        if self._unsaved:
-            self._unsaved = False
-            await self._store.save(self._round, self.state(self.rounds))
+        async with self._saving:  # who finds it saved must not go on before it is
+            if self._unsaved:
+                self._unsaved = self._heard = False
+                await self._store.save(self._round, self.state(self.rounds))
 
 
 def _recorded(result: str) -> ToolResultContent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import gc
 import inspect
@@ -17,7 +16,8 @@ import pytest
 import structlog.testing
 
 from agentloop import threads
-from agentloop.strays import left_behind, on_asyncio
+from agentloop.strays import left_behind
+from tests.faults.kit import tasks_alive
 from tests.faults.table import CARRIERS, TABLE
 
 WATCHDOG = 5
@@ -120,7 +120,7 @@ def logs() -> Iterator[list[Any]]:
 @pytest.fixture
 async def no_leaks() -> AsyncIterator[None]:
     """No task, thread, stray or stuck call is left behind a second after the test."""
-    tasks, running = _tasks(), _threads()
+    tasks, running = tasks_alive(), _threads()
     yield
     give_up = time.monotonic() + 1
     while (left := _left(tasks, running)) and time.monotonic() < give_up:
@@ -131,7 +131,7 @@ async def no_leaks() -> AsyncIterator[None]:
 
 def _left(tasks: int, running: set[threading.Thread]) -> list[str]:
     left = [f"thread {thread.name}" for thread in _threads() - running]
-    if (more := _tasks() - tasks) > 0:
+    if (more := tasks_alive() - tasks) > 0:
         left.append(f"{more} tasks")
     if strays := left_behind():
         left.append(f"{strays} strays")
@@ -142,11 +142,3 @@ def _left(tasks: int, running: set[threading.Thread]) -> list[str]:
 
 def _threads() -> set[threading.Thread]:
     return {t for t in threading.enumerate() if not t.name.startswith(POOLED)}
-
-
-def _tasks() -> int:
-    if on_asyncio():
-        return len(asyncio.all_tasks())
-    import trio
-
-    return trio.lowlevel.current_statistics().tasks_living
