@@ -287,6 +287,7 @@ async def test_a_model_that_thinks_unasked_is_held_too(connect: Connect) -> None
     for _ in range(2):
         reply = await provider.sample(ask(user("go"), tools=only_verdict, tool_choice=REQUIRED))
         assert [use.input for use in uses_of(reply)] == [ANSWER]
+        assert reply.stop_reason == "toolUse"
     assert len(backend.problems) == 1
     assert ["output_config" in body for body in backend.requests] == [False, True, True]
 
