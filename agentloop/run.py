@@ -135,14 +135,15 @@ class Run:
         return ""
 
     def to_json(
-        self, write: Callable[[SamplingMessage], dict[str, Any]] = written
+        self, write: Callable[[SamplingMessage], dict[str, Any]] = written, *, since: int = 0
     ) -> dict[str, Any]:
         """Everything but the definition, as JSON; what is at its default is left out.
 
-        ``write`` writes a message, for those who know how some are written already.
+        ``write`` writes a message, for those who know how some are written already; the first
+        ``since`` messages are left out.
         """
         state: dict[str, Any] = {"v": STATE_VERSION, "id": self.id, "of": self.definition.digest}
-        state["messages"] = self.messages.to_json(write)
+        state["messages"] = self.messages.to_json(write, since=since)
         if self.results:
             state["results"] = [
                 result.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,6 +68,15 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     SCHEMA,
+    (
+        """CREATE TABLE agentloop_entries (
+            call VARCHAR(80) NOT NULL REFERENCES agentloop_calls (call) ON DELETE CASCADE,
+            number INTEGER NOT NULL,
+            entry INTEGER NOT NULL,
+            written TEXT NOT NULL,
+            PRIMARY KEY (call, number, entry)
+        )""",
+    ),
 )
 
 _SWEEP_SECONDS = 60.0
@@ -128,15 +138,17 @@ class SQLStore:
     async def release(self, round: Round) -> None:
         await self._lease(round, 0.0)
 
-    async def save(self, round: Round, state: str) -> None:
+    async def append(self, round: Round, entry: str) -> None:
         def work(connection: Connection) -> None:
-            _owned(connection, _SAVE, {**_owner(round), "state": state})
+            _owned(connection, _LOCK, _owner(round))
+            _run(connection, _NEW_ENTRY, {**_place(round), "written": entry})
 
         await self._do(work)
 
     async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
         def work(connection: Connection) -> None:
             _owned(connection, _SETTLE, {**_owner(round), "outcome": outcome})
+            _run(connection, _DROP_ENTRIES, _place(round))
             if next_state is not None:
                 values = {"call": round.call, "number": round.number + 1, "state": next_state}
                 _run(connection, _NEW_ROUND, values)
@@ -228,7 +240,6 @@ class SQLiteStore(SQLStore):
         super().__init__(f"sqlite:///{path}", lease=lease, keep=keep)
 
 
-_SAVE = f"UPDATE agentloop_rounds SET state = :state WHERE {_OWNED}"
 _SETTLE = f"""UPDATE agentloop_rounds SET outcome = :outcome, state = '', answers = NULL
     WHERE {_OWNED}"""
 _LEASE = f"UPDATE agentloop_rounds SET leased_until = :until WHERE {_OWNED}"
@@ -247,6 +258,12 @@ _ENTER = """UPDATE agentloop_rounds
     RETURNING epoch, state, answers"""
 _FIND_ROUND = """SELECT r.outcome FROM agentloop_rounds r JOIN agentloop_calls c ON c.call = r.call
     WHERE r.call = :call AND r.number = :number AND c.expires >= :now"""
+_NEW_ENTRY = """INSERT INTO agentloop_entries (call, number, entry, written)
+    SELECT CAST(:call AS VARCHAR), :number, coalesce(max(entry), 0) + 1, :written FROM agentloop_entries
+    WHERE call = :call AND number = :number"""
+_ENTRIES = """SELECT written FROM agentloop_entries
+    WHERE call = :call AND number = :number ORDER BY entry"""
+_DROP_ENTRIES = "DELETE FROM agentloop_entries WHERE call = :call AND number = :number"
 _KEEP_CALL = "UPDATE agentloop_calls SET expires = :now + keep WHERE call = :call"
 _NEW_CLAIM = """INSERT INTO agentloop_claims (call, effect) VALUES (:call, :effect)
     ON CONFLICT (call, effect) DO NOTHING"""
@@ -263,11 +280,19 @@ def _enter(
     row = _run(connection, _ENTER, entering).one_or_none()
     if row is not None:
         _run(connection, _KEEP_CALL, values)
-        return Entered(Round(round.call, round.number, row.epoch, row.state, row.answers or ""))
+        entries = tuple(found.written for found in _run(connection, _ENTRIES, _place(round)))
+        held = replace(
+            round, epoch=row.epoch, state=row.state, answers=row.answers or "", entries=entries
+        )
+        return Entered(held)
     found = _run(connection, _FIND_ROUND, values).one_or_none()
     if found is None:
         raise UnknownRoundError("this call is not known here, or it has expired")
     return Busy() if found.outcome is None else Settled(found.outcome)
+
+
+def _place(round: Round) -> dict[str, Any]:
+    return {"call": round.call, "number": round.number}
 
 
 def _owner(round: Round) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Round:
     """What the call was when the round before was settled."""
     answers: str = ""
     """What the client brought when the round was entered for the first time."""
+    entries: tuple[str, ...] = ()
+    """What was written down of the round by those who entered it before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,8 @@ class Store(Protocol):
         """Hold the round for another ``lease`` seconds. Raises :class:`StaleOwnerError`."""
         ...
 
-    async def save(self, round: Round, state: str) -> None:
-        """Let the round begin with ``state`` when it is entered again.
+    async def append(self, round: Round, entry: str) -> None:
+        """Write down what whoever enters the round again must know besides its state.
 
         Raises :class:`StaleOwnerError`.
         """
@@ -173,6 +175,7 @@ class _Row:
     epoch: int = 0
     leased_until: float = 0.0
     outcome: str | None = None
+    entries: list[str] = field(default_factory=list[str])
 
 
 class MemoryStore:
@@ -209,17 +212,18 @@ class MemoryStore:
             row = replace(row, answers=answers)
         row = replace(row, epoch=row.epoch + 1, leased_until=now + lease)
         found.rounds[number] = row
-        return Entered(Round(call, number, row.epoch, row.state, row.answers or ""))
+        held = Round(call, number, row.epoch, row.state, row.answers or "", tuple(row.entries))
+        return Entered(held)
 
     async def renew(self, round: Round, *, lease: float) -> None:
         self._write(round, leased_until=time.monotonic() + lease)
         self._touch(round.call)
 
-    async def save(self, round: Round, state: str) -> None:
-        self._write(round, state=state)
+    async def append(self, round: Round, entry: str) -> None:
+        self._owned(round).rounds[round.number].entries.append(entry)
 
     async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
-        self._write(round, outcome=outcome, leased_until=0.0, state="", answers=None)
+        self._write(round, outcome=outcome, leased_until=0.0, state="", answers=None, entries=[])
         if next_state is not None:
             self._calls[round.call].rounds[round.number + 1] = _Row(next_state)
 

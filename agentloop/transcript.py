@@ -93,10 +93,13 @@ class Transcript(Sequence[SamplingMessage]):
         return "the last message has tool uses without results" if wanted and not open else None
 
     def to_json(
-        self, write: Callable[[SamplingMessage], dict[str, Any]] = written
+        self, write: Callable[[SamplingMessage], dict[str, Any]] = written, *, since: int = 0
     ) -> list[dict[str, Any]]:
-        """The messages in the protocol's own JSON; ``write`` writes one of them."""
-        return [write(message) for message in self]
+        """The messages from number ``since`` on, in the protocol's own JSON.
+
+        ``write`` writes one of them.
+        """
+        return [write(message) for message in self[since:]]
 
     @classmethod
     def from_json(cls, data: object) -> Transcript:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,18 +34,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL server of the tests' own, on a socket in a directory of its own."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("PostgreSQL is not installed")
-    bin, home = found[-1].parent, tmp_path_factory.mktemp("pg")
+    # Not in pytest's own folder, which each session closes to all other users.
+    bin, home = found[-1].parent, Path(tempfile.mkdtemp(prefix="agentloop-postgres-"))
     # The server refuses to run as root.
     become: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}
     if become:
-        for path in (home, *home.parents):
-            if path.owner() == "root" and path != Path("/") and path != Path("/tmp"):
-                path.chmod(0o755)
         shutil.chown(home, "postgres")
     data = home / "data"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -65,8 +65,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _wait_for(port)
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # connections that are left do not keep it up
         server.wait(20)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _wait_for(port: int) -> None:

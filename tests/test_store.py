@@ -212,3 +212,19 @@ async def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(DefinitionError, match="URL"):
         SQLStore("no url at all")
+
+
+async def test_what_was_written_down_is_there_for_whoever_enters_again(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    for entry in ("first", "second"):
+        await store.append(held, entry)
+    await store.release(held)
+    again = await entered(await store.begin(call, lease=30, keep=KEEP))
+    assert again.entries == ("first", "second")
+    with pytest.raises(StaleOwnerError):
+        await store.append(held, "late")
+    await store.append(again, "third")
+    await store.settle(again, "the outcome", next_state="s")
+    following = await entered(await store.enter(call, 1, "", lease=30))
+    assert following.entries == ()

@@ -8,7 +8,7 @@ model, all open asks leave together.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from agentloop.errors import (
 )
 from agentloop.events import Sink
 from agentloop.mcp.handover import HANDOVER
+from agentloop.mcp.increments import amend
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
@@ -87,14 +88,19 @@ class RoundsHost(ServedHost):
         answers: InputResponses,
         serving: Serving,
         sink: Sink | None,
+        entries: Sequence[str] = (),
     ) -> None:
-        """``state`` is that of the round before. Raises :class:`StateError` for one not of ours."""
+        """``state`` is that of the round before, ``entries`` what was written down of it since.
+
+        Raises :class:`StateError` for one not of ours.
+        """
         super().__init__(request, RoundsProvider(self), serving, sink)
         saved: dict[str, Any] = unpack(state) if state else {}
         if saved and saved.get("v") != STATE_VERSION:
             raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
+        amend(saved, entries)
         # Without a state nothing was asked yet, so nothing can be an answer to it.
-        self.answers = answers if saved else {}
+        self.answers = answers if state else {}
         self.rounds: int = saved.get("round", 0)
         """Rounds that are over."""
         self.writer = Writer()

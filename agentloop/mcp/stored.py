@@ -28,6 +28,7 @@ from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.handover import Continued
+from agentloop.mcp.increments import Increments
 from agentloop.mcp.request import Request
 from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import Serving
@@ -35,7 +36,6 @@ from agentloop.mcp.state import pack, unpack
 from agentloop.place import Place
 from agentloop.provider import Provider
 from agentloop.results import error_result, to_result
-from agentloop.run import Run
 from agentloop.store import (
     Busy,
     Entered,
@@ -239,12 +239,17 @@ class _StoredHost(RoundsHost):
     ) -> None:
         answers = _ANSWERS.validate_json(held.answers) if held.answers else {}
         super().__init__(
-            request, state=held.state or None, answers=answers, serving=serving, sink=sink
+            request,
+            state=held.state or None,
+            answers=answers,
+            serving=serving,
+            sink=sink,
+            entries=held.entries,
         )
         self._store = store
         self.call = held.call
         self._round = held
-        self._unsaved = False
+        self._increments = Increments()
         self._saving = anyio.Lock()
         self._heard = False
         """Whether a model that is not the client's has answered since the state was saved: asked
@@ -254,14 +259,6 @@ class _StoredHost(RoundsHost):
 
     def check(self, tools: Iterable[Tool]) -> None:
         """Every promise can be kept here."""
-
-    def keep(self, key: str, run: Run) -> None:
-        super().keep(key, run)
-        self._unsaved = True
-
-    def keep_value(self, key: str, value: Any) -> None:
-        super().keep_value(key, value)
-        self._unsaved = True
 
     async def before_ask(self, provider: Provider) -> None:
         if provider is not self.client:  # which answers in the next round, so nothing is lost
@@ -301,9 +298,10 @@ class _StoredHost(RoundsHost):
 
     async def _save(self) -> None:
         async with self._saving:  # who finds it saved must not go on before it is
-            if self._unsaved:
-                self._unsaved = self._heard = False
-                await self._store.save(self._round, self.state(self.rounds))
+            self._heard = False
+            entry = self._increments.take(self._runs, self._values, self.writer.message)
+            if entry is not None:
+                await self._store.append(self._round, entry)
 
 
 def _recorded(result: str) -> ToolResultContent:
