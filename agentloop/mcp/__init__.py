@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentloop.mcp.asker import caller
+    from agentloop.mcp.codec import StateCodec
     from agentloop.mcp.lowlevel import seal
     from agentloop.mcp.mounted import mount
     from agentloop.mcp.reentry import resumable
     from agentloop.mcp.remote import tools_from
 
-__all__ = ["caller", "mount", "resumable", "seal", "tools_from"]
+__all__ = ["StateCodec", "caller", "mount", "resumable", "seal", "tools_from"]
 
 _HOME = {
+    "StateCodec": "agentloop.mcp.codec",
     "caller": "agentloop.mcp.asker",
     "mount": "agentloop.mcp.mounted",
     "resumable": "agentloop.mcp.reentry",
