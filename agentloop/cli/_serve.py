@@ -46,10 +46,11 @@ def execute(options: argparse.Namespace) -> int:
     """Serve until the client goes away (stdio) or the process is told to stop (HTTP)."""
     import anyio
     from mcp.server import MCPServer
+    from mcp.server.request_state import RequestStateSecurity
 
     from agentloop.cli._load import load, opened
     from agentloop.cli._terminal import logs_on_stderr
-    from agentloop.mcp import mount
+    from agentloop.mcp import StateCodec, mount
 
     arguments = _options.pairs("--arg", options.arg)
     with logs_on_stderr():
@@ -59,7 +60,10 @@ def execute(options: argparse.Namespace) -> int:
         async def serve() -> None:
             async with _options.closing(provider), opened(options.agent, loaded) as agent:
                 name = options.name or agent.name
-                server: MCPServer[Any] = MCPServer(name, log_level="WARNING")
+                security = RequestStateSecurity(codec=StateCodec())
+                server: MCPServer[Any] = MCPServer(
+                    name, log_level="WARNING", request_state_security=security
+                )
                 mount(server, agent, provider=provider)
                 if options.http is None:
                     await _on_stdio(server)
@@ -100,6 +104,7 @@ async def _on_http(server: MCPServer[Any], listener: socket.socket) -> None:
     from ipaddress import ip_address
 
     import uvicorn
+    from starlette.middleware.gzip import GZipMiddleware
 
     from agentloop.cli._terminal import remark
 
@@ -109,5 +114,6 @@ async def _on_http(server: MCPServer[Any], listener: socket.socket) -> None:
     if not ip_address(host).is_loopback:
         remark("Whoever can reach this address can use the agent: there is no authentication.")
     app = server.streamable_http_app(host=host, streamable_http_path=PATH)
+    app.add_middleware(GZipMiddleware)  # over rounds each answer holds a whole transcript
     config = uvicorn.Config(app, log_level="warning", access_log=False)
     await uvicorn.Server(config).serve(sockets=[listener])

@@ -14,7 +14,7 @@ class StateCodec:
     """The SDK's own codec, over state that is deflated before it is encrypted.
 
     State crosses the wire twice at every round, and the larger part of the traffic of a long call
-    is state: this takes a fifth off it. It goes where the SDK takes a codec::
+    is state: this takes a quarter off it. It goes where the SDK takes a codec::
 
         MCPServer("papers", request_state_security=RequestStateSecurity(codec=StateCodec()))
 

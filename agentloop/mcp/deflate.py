@@ -20,8 +20,15 @@ _COMMON = (
 
 
 def deflate(data: bytes) -> bytes:
-    """``data``, smaller where it repeats itself."""
-    deflating = zlib.compressobj(9, wbits=-15, zdict=_COMMON)
+    """``data`` in as few bytes as can be."""
+    deflated = _deflate(data, zlib.Z_DEFAULT_STRATEGY)
+    if len(deflated) * 3 > len(data):  # keys, hashes, numbers: letters tell more than repeats
+        deflated = min(deflated, _deflate(data, zlib.Z_FILTERED), key=len)
+    return deflated
+
+
+def _deflate(data: bytes, strategy: int) -> bytes:
+    deflating = zlib.compressobj(9, wbits=-15, strategy=strategy, zdict=_COMMON)
     return deflating.compress(data) + deflating.flush()
 
 
