@@ -68,8 +68,9 @@ class Stray(ABC):
         Gives whether the end came; if not, the stray is left behind.
         """
         self.cancel()
-        with anyio.CancelScope(shield=True):
-            await self.wait(patience)
+        if not self.ended:
+            with anyio.CancelScope(shield=True):
+                await self.wait(patience)
         if not self.ended:
             _LEFT_BEHIND.add(self)
         return self.ended
