@@ -49,7 +49,7 @@ class Progress:
         async with self._sending:
             notes, self._unsent = self._unsent, []
             room = self._room()
-            for count, text in notes if len(notes) <= room else [*notes[: room - 1], notes[-1]]:
+            for count, text in notes if len(notes) <= room else [*notes[:room], notes[-1]]:
                 self._tokens -= 1
                 await self._session.report_progress(count, None, text)
 
@@ -71,8 +71,8 @@ class Progress:
                 await anyio.sleep((1 - self._tokens) / _PER_SECOND)
 
     def _room(self) -> int:
-        """How many notifications may leave now; the last one of a call may leave in any case."""
+        """How many notifications may leave now, besides the latest, which may in any case."""
         now = time.monotonic()
         self._tokens = min(BURST, self._tokens + (now - self._filled) * _PER_SECOND)
         self._filled = now
-        return max(int(self._tokens), 1)
+        return max(int(self._tokens), 0)
