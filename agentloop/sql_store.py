@@ -259,8 +259,8 @@ _ENTER = """UPDATE agentloop_rounds
 _FIND_ROUND = """SELECT r.outcome FROM agentloop_rounds r JOIN agentloop_calls c ON c.call = r.call
     WHERE r.call = :call AND r.number = :number AND c.expires >= :now"""
 _NEW_ENTRY = """INSERT INTO agentloop_entries (call, number, entry, written)
-    SELECT CAST(:call AS VARCHAR), :number, coalesce(max(entry), 0) + 1, :written FROM agentloop_entries
-    WHERE call = :call AND number = :number"""
+    SELECT CAST(:call AS VARCHAR), :number, coalesce(max(entry), 0) + 1, :written
+    FROM agentloop_entries WHERE call = :call AND number = :number"""
 _ENTRIES = """SELECT written FROM agentloop_entries
     WHERE call = :call AND number = :number ORDER BY entry"""
 _DROP_ENTRIES = "DELETE FROM agentloop_entries WHERE call = :call AND number = :number"

@@ -26,9 +26,12 @@ def left_behind() -> int:
     return len(_LEFT_BEHIND)
 
 
-def stray(work: Work) -> Stray:
-    """Start ``work`` in a task of its own, with the context variables of the caller."""
-    return _AsyncioStray(work) if on_asyncio() else _TrioStray(work)
+def stray(work: Work, *, after: float = 0.0) -> Stray:
+    """Start ``work`` in a task of its own, with the context variables of the caller.
+
+    It begins ``after`` so many seconds; one that is told to stop before that costs next to nothing.
+    """
+    return _AsyncioStray(work, after) if on_asyncio() else _TrioStray(work, after)
 
 
 def on_asyncio() -> bool:
@@ -65,8 +68,9 @@ class Stray(ABC):
         Gives whether the end came; if not, the stray is left behind.
         """
         self.cancel()
-        with anyio.CancelScope(shield=True):
-            await self.wait(patience)
+        if not self.ended:
+            with anyio.CancelScope(shield=True):
+                await self.wait(patience)
         if not self.ended:
             _LEFT_BEHIND.add(self)
         return self.ended
@@ -77,11 +81,18 @@ class Stray(ABC):
 
 
 class _AsyncioStray(Stray):
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, after: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._begun = False
         self._waiter: asyncio.Future[None] | None = None
-        self._task = self._loop.create_task(self._go(work))
+        self._handle: asyncio.Task[None] | asyncio.TimerHandle
+        if after:
+            self._handle = self._loop.call_later(after, self._start, work)
+        else:
+            self._start(work)
+
+    def _start(self, work: Work) -> None:
+        self._handle = self._loop.create_task(self._go(work))
 
     async def _go(self, work: Work) -> None:
         self._begun = True
@@ -110,7 +121,7 @@ class _AsyncioStray(Stray):
         return self.ended
 
     def cancel(self) -> None:
-        self._task.cancel()
+        self._handle.cancel()
         if not self._begun:  # and never will
             self.cancelled = True
             self._end()
@@ -122,7 +133,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 class _TrioStray(Stray):
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, after: float) -> None:
         import trio
 
         self._trio = trio
@@ -130,11 +141,13 @@ class _TrioStray(Stray):
         self._scope = trio.CancelScope()
         self._peace = trio.CancelScope()
         # A system task is also where trio delivers no Ctrl-C, so that a tool cannot swallow it.
-        trio.lowlevel.spawn_system_task(self._go, work, context=copy_context())
+        trio.lowlevel.spawn_system_task(self._go, work, after, context=copy_context())
 
-    async def _go(self, work: Work) -> None:
+    async def _go(self, work: Work, after: float) -> None:
         try:
             with self._scope, self._peace:
+                if after:
+                    await self._trio.sleep(after)
                 await self._trio.lowlevel.checkpoint_if_cancelled()
                 self.value = await work()
         except BaseException as error:  # noqa: BLE001  the caller's to judge

@@ -81,7 +81,7 @@ class Transcript(Sequence[SamplingMessage]):
         for number, message in enumerate(self):
             blocks = message.content_as_list
             given = [block.tool_use_id for block in blocks if block.type == "tool_result"]
-            if sorted(given) != sorted(wanted):
+            if (given or wanted) and sorted(given) != sorted(wanted):
                 return f"message {number} has not one result for each tool use before it"
             if given and (message.role != "user" or len(given) != len(blocks)):
                 return f"message {number} holds something else than results"
@@ -105,7 +105,9 @@ class Transcript(Sequence[SamplingMessage]):
     def from_json(cls, data: object) -> Transcript:
         """Read what :meth:`to_json` wrote. Raises ``pydantic.ValidationError``."""
         read = _MESSAGES.validate_python(data, by_name=False, by_alias=True)
-        return cls(remade(_EMPTY, role=m.role, content=m.content, meta=m.meta) for m in read)
+        for message in read:  # from now on they are the SDK's own, which has the same fields
+            object.__setattr__(message, "__class__", SamplingMessage)
+        return cls(read)
 
     @overload
     def __getitem__(self, index: int) -> SamplingMessage: ...
@@ -149,5 +151,4 @@ class _Message(SamplingMessage):
     content: list[_Block] | _Block
 
 
-_EMPTY = SamplingMessage(role="user", content=[])
 _MESSAGES: TypeAdapter[list[_Message]] = TypeAdapter(list[_Message])

@@ -10,9 +10,10 @@ kinds:
 - *listing*: English as programs write it, lines that differ in a name and some figures.
 
 *push* is the same for everybody, since each ask carries the history. Over *rounds* the state rides
-along, out and back; *by hand* keeps the transcript in it as plain JSON. *gzip* is the same server
-behind Starlette's ``GZipMiddleware``, whose answers the SDK's client takes compressed; it does
-nothing for push, which streams.
+along, out and back: sealed by the SDK as it comes, by ``StateCodec``, and with that behind
+Starlette's ``GZipMiddleware`` besides, whose answers the SDK's client takes compressed; it does
+nothing for push, which streams. That last one is what ``agentloop serve`` does. *by hand* keeps the
+transcript in the state as plain JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import steps
 import uvicorn
 from mcp import Client
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.request_state import RequestStateSecurity
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResultWithTools,
@@ -46,7 +48,7 @@ from measuring import main, table
 from starlette.middleware.gzip import GZipMiddleware
 
 from agentloop import Agent, Limits
-from agentloop.mcp import resumable
+from agentloop.mcp import StateCodec, resumable
 
 KINDS = ("letters", "base64", "hex", "prose", "listing")
 STEPS = (1, 5, 10, 20, 30, 40)
@@ -106,9 +108,9 @@ async def by_hand(ctx: Context[Any, Any]) -> str | InputRequiredResult:
     return await mcp_memory.one_round(ctx, lambda state: state.encode(), lambda data: data.decode())
 
 
-def made() -> MCPServer:
+def made(security: RequestStateSecurity | None) -> MCPServer:
     """A server with both tools."""
-    server = MCPServer("wire", log_level="CRITICAL")
+    server = MCPServer("wire", log_level="CRITICAL", request_state_security=security)
     server.add_tool(agentloop)
     server.add_tool(by_hand)
     return server
@@ -139,9 +141,11 @@ class Counted:
 
 
 @asynccontextmanager
-async def counted_server(*, compresses: bool) -> AsyncIterator[tuple[str, Counted]]:
+async def counted_server(
+    *, security: RequestStateSecurity | None, compresses: bool
+) -> AsyncIterator[tuple[str, Counted]]:
     """The server's address behind a counting proxy."""
-    app = made().streamable_http_app()
+    app = made(security).streamable_http_app()
     if compresses:
         app.add_middleware(GZipMiddleware)
     http = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
@@ -186,14 +190,16 @@ async def kilobytes(url: str, counted: Counted, mode: str, tool: str, kind: str,
 async def measure() -> dict[str, dict[str, dict[int, float]]]:
     """kB by what it is, kind and steps."""
     took: dict[str, dict[str, dict[int, float]]] = {}
+    codec = RequestStateSecurity(codec=StateCodec())
     variants = {
-        "push": ("legacy", "agentloop", STEPS, False),
-        "rounds": ("auto", "agentloop", STEPS, False),
-        "by hand": ("auto", "by_hand", (10,), False),
-        "gzip": ("auto", "agentloop", (10,), True),
+        "push": ("legacy", "agentloop", STEPS, None, False),
+        "rounds": ("auto", "agentloop", STEPS, None, False),
+        "codec": ("auto", "agentloop", STEPS, codec, False),
+        "gzip": ("auto", "agentloop", STEPS, codec, True),
+        "by hand": ("auto", "by_hand", (10,), None, False),
     }
-    for name, (mode, tool, numbers, compresses) in variants.items():
-        async with counted_server(compresses=compresses) as (url, counted):
+    for name, (mode, tool, numbers, security, compresses) in variants.items():
+        async with counted_server(security=security, compresses=compresses) as (url, counted):
             took[name] = {
                 kind: {n: await kilobytes(url, counted, mode, tool, kind, n) for n in numbers}
                 for kind in KINDS
@@ -205,23 +211,21 @@ def report() -> str:
     warnings.filterwarnings("ignore", message=".*SEP-2577.*")
     mcp_memory.add, mcp_memory.AddArguments = look, Look
     took = anyio.run(measure)
-    push, rounds = took["push"], took["rounds"]
+    push = took.pop("push")
     ten = [
         [
             kind,
             f"{push[kind][10]:.0f}",
-            f"{rounds[kind][10]:.0f}",
-            f"{rounds[kind][10] / push[kind][10]:.2f}",
-            f"{took['gzip'][kind][10] / push[kind][10]:.2f}",
-            f"{took['by hand'][kind][10] / push[kind][10]:.2f}",
+            *(f"{kb[kind][10]:.0f} ({kb[kind][10] / push[kind][10]:.2f})" for kb in took.values()),
         ]
         for kind in KINDS
     ]
+    took.pop("by hand")
     growth = [
         [
             kind,
-            *(f"{push[kind][n]:.0f} / {rounds[kind][n]:.0f}" for n in STEPS),
-            f"{squared(push[kind]):.2f} / {squared(rounds[kind]):.2f}",
+            *(" / ".join(f"{kb[kind][n]:.0f}" for kb in (push, *took.values())) for n in STEPS),
+            " / ".join(f"{squared(kb[kind]):.2f}" for kb in (push, *took.values())),
         ]
         for kind in KINDS
     ]
@@ -229,8 +233,8 @@ def report() -> str:
         [
             "## On the wire: a tool call with 1 KiB results, over HTTP, both ways",
             "Ten steps, in kB, and as a multiple of push:",
-            table(["results", "push", "rounds", "ratio", "ratio with gzip", "ratio by hand"], ten),
-            "By number of steps (the columns), in kB, push / rounds:",
+            table(["results", "push", "rounds", "StateCodec", "and gzip", "by hand"], ten),
+            "By number of steps (the columns), in kB, push / rounds / StateCodec / and gzip:",
             table(["results", *map(str, STEPS), "kB per step²"], growth),
         ]
     )

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -23,6 +24,7 @@ from mcp_types import SamplingCapability, SamplingToolsCapability
 from agentloop.mcp.callback import sampling_callback
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
+from tests.faults.http import post_of, result_of
 
 AGENTLOOP = [sys.executable, "-m", "agentloop"]
 
@@ -274,3 +276,13 @@ async def test_http(url: str, mode: Any) -> None:
     async with Client(url, mode=mode, **sampling("Hello.")) as client:
         result = await client.call_tool("patient", {"prompt": "hi"})
     assert result.structured_content == {"result": "Hello."}
+
+
+def test_http_answers_are_compressed(url: str) -> None:
+    """Over rounds each one holds a whole transcript."""
+    request = post_of("patient", {"prompt": "hi " * 1000})
+    for accepted, encoding in (("gzip", "gzip"), ("identity", None)):
+        headers = request["headers"] | {"accept-encoding": accepted}
+        answer = httpx2.post(url, content=request["content"], headers=headers)
+        assert result_of(answer)["resultType"] == "input_required"
+        assert answer.headers.get("content-encoding") == encoding

@@ -17,7 +17,6 @@ from mcp.server.mcpserver import Context, MCPServer
 
 from agentloop import Agent, Limits, gather
 from agentloop.mcp import mount, resumable
-from agentloop.mcp.alongside import alongside
 from agentloop.mcp.progress import BURST, Progress
 from agentloop.strays import left_behind
 from agentloop.testing import MockClient
@@ -174,11 +173,9 @@ async def test_what_is_being_sent_still_arrives() -> None:
     agent = Agent("calc")
     await agent.run("go", provider=ScriptedProvider("hi"), on_event=progress)
 
-    async def body() -> None:
-        await session.sending.wait()
-        await progress.flush()
-
-    await alongside(progress.send, body)
+    await session.sending.wait()
+    await progress.flush()
+    await progress.stop()
     assert session.sent == [1]
 
 

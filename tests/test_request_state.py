@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from base64 import b85encode
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +24,8 @@ from mcp_types import (
 from agentloop import Agent, Limits, gather
 from agentloop.errors import StateError
 from agentloop.mcp import mount, resumable
-from agentloop.mcp.state import MAX_STATE_BYTES, pack, unpack
+from agentloop.mcp.deflate import MAX_BYTES
+from agentloop.mcp.state import pack, unpack
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import reply, use
 from tests.carriers.driver import answers_to, call_once
@@ -377,10 +378,10 @@ async def test_the_same_round_sent_twice() -> None:
     "text",
     [
         "",
-        "a1",
-        "a1not base85 \N{SNOWMAN}",
+        "a2",
+        "a2not base64 \N{SNOWMAN}",
         "a0" + pack({})[2:],
-        "a1" + b85encode(b"not deflated").decode(),
+        "a2" + b64encode(b"not deflated").decode(),
         pack({"a": 1})[:-2],
         pack([1, 2]),  # type: ignore[arg-type]
     ],
@@ -409,8 +410,8 @@ def test_a_state_is_read_as_it_was_written() -> None:
 def test_a_state_that_inflates_without_end() -> None:
     """What is read is bounded, however small it came."""
     deflate = zlib.compressobj(1, wbits=-15)
-    bomb = deflate.compress(b"[" + b" " * MAX_STATE_BYTES) + deflate.flush()
+    bomb = deflate.compress(b"[" + b" " * MAX_BYTES) + deflate.flush()
     assert len(bomb) < 1_000_000
 
     with pytest.raises(StateError, match="larger"):
-        unpack("a1" + b85encode(bomb).decode())
+        unpack("a2" + b64encode(bomb).decode())

@@ -67,6 +67,25 @@ async def test_work_that_is_stopped_before_it_began_never_begins() -> None:
     assert (work.ended, work.cancelled, began) == (True, True, [])
 
 
+async def test_work_may_begin_later() -> None:
+    """After the time that was said, in the context it was started in; stopped before, never."""
+    name = contextvars.ContextVar("name", default="")
+    began: list[tuple[str, float]] = []
+    at = time.monotonic()
+
+    async def begin() -> None:
+        began.append((name.get(), time.monotonic() - at))
+
+    name.set("mine")
+    late, never = stray(begin, after=0.05), stray(begin, after=0.05)
+    name.set("another")
+    assert await never.stop(1)
+    assert not await late.wait(0)
+    assert await late.wait(5)
+    assert [(who, seconds >= 0.04) for who, seconds in began] == [("mine", True)]
+    assert (never.ended, never.cancelled) == (True, True)
+
+
 async def test_work_can_be_stopped_by_somebody_who_is_cancelled() -> None:
     log: list[str] = []
 

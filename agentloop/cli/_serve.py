@@ -86,13 +86,18 @@ def execute(options: argparse.Namespace) -> int:
 
 def _server(name: str, store: Store | None) -> MCPServer[Any]:
     from mcp.server import MCPServer
+    from mcp.server.request_state import RequestStateSecurity
 
-    from agentloop.mcp import Tasks
+    from agentloop.mcp import StateCodec, Tasks
 
+    common: Any = {
+        "log_level": "WARNING",
+        "request_state_security": RequestStateSecurity(codec=StateCodec()),
+    }
     if store is None:
-        return MCPServer(name, log_level="WARNING")
+        return MCPServer(name, **common)
     tasks = Tasks(store)
-    return MCPServer(name, log_level="WARNING", extensions=[tasks], lifespan=tasks.lifespan())
+    return MCPServer(name, extensions=[tasks], lifespan=tasks.lifespan(), **common)
 
 
 def _listen(host: str, number: int) -> socket.socket:
@@ -125,6 +130,7 @@ async def _on_http(server: MCPServer[Any], listener: socket.socket) -> None:
     from ipaddress import ip_address
 
     import uvicorn
+    from starlette.middleware.gzip import GZipMiddleware
 
     from agentloop.cli._terminal import remark
 
@@ -134,5 +140,6 @@ async def _on_http(server: MCPServer[Any], listener: socket.socket) -> None:
     if not ip_address(host).is_loopback:
         remark("Whoever can reach this address can use the agent: there is no authentication.")
     app = server.streamable_http_app(host=host, streamable_http_path=PATH)
+    app.add_middleware(GZipMiddleware)  # over rounds each answer holds a whole transcript
     config = uvicorn.Config(app, log_level="warning", access_log=False)
     await uvicorn.Server(config).serve(sockets=[listener])

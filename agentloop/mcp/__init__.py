@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentloop.mcp.asker import caller
+    from agentloop.mcp.codec import StateCodec
     from agentloop.mcp.handover import detach
     from agentloop.mcp.lowlevel import seal
     from agentloop.mcp.mounted import mount
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     from agentloop.mcp.remote import tools_from
     from agentloop.mcp.tasks import Tasks
 
-__all__ = ["Tasks", "caller", "detach", "mount", "resumable", "seal", "tools_from"]
+__all__ = ["StateCodec", "Tasks", "caller", "detach", "mount", "resumable", "seal", "tools_from"]
 
 _HOME = {
+    "StateCodec": "agentloop.mcp.codec",
     "Tasks": "agentloop.mcp.tasks",
     "caller": "agentloop.mcp.asker",
     "detach": "agentloop.mcp.handover",

@@ -20,6 +20,7 @@ from mcp_types import (
 )
 
 from agentloop.agent import Agent
+from agentloop.mcp.codec import StateCodec
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import RESUME, to_tool_result
 from agentloop.output import Output
@@ -32,12 +33,13 @@ def seal(server: Server[Any], security: RequestStateSecurity | None = None) -> N
     """Make sure that state which crosses the wire is sealed (SEP-2322: a MUST).
 
     ``MCPServer`` and FastMCP do it by themselves. Without ``security`` the key is this process's
-    own; several processes must share one: ``seal(server, RequestStateSecurity(keys=[...]))``.
+    own; several processes must share one:
+    ``seal(server, RequestStateSecurity(codec=StateCodec(keys=[...])))``.
     """
     if any(isinstance(item, RequestStateBoundary) for item in server.middleware):
         return
     boundary = RequestStateBoundary(
-        security or RequestStateSecurity.ephemeral(), default_audience=server.name
+        security or RequestStateSecurity(codec=StateCodec()), default_audience=server.name
     )
     server.middleware.append(boundary)
 

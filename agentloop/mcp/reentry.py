@@ -22,7 +22,6 @@ from agentloop.errors import (
 )
 from agentloop.events import Sink
 from agentloop.log import log
-from agentloop.mcp.alongside import alongside
 from agentloop.mcp.handover import HANDOVER, Continued, Handover, When, tasks_not_declared
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
@@ -108,19 +107,9 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
     Raises ``MCPError`` where the client lacks a capability or brings a state that does not fit,
     and whatever ``function`` raises.
     """
-    progress = Progress(request.session, serving.on_event)
-
-    async def enter() -> Any:
-        try:
-            outcome = await _enter(request, function, serving, progress)
-        except ExceptionGroup as errors:
-            raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
-        await progress.flush()
-        return outcome
-
     token = REQUEST.set(request)
     try:
-        return await alongside(progress.send, enter)
+        return await _with_progress(request, function, serving)
     except CapabilityError as error:
         raise capability_refusal(error) from error
     except (StateError, UnknownRoundError) as error:
@@ -146,6 +135,20 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
 def _is_served(request: Request) -> bool:
     outer = REQUEST.get()
     return outer is not None and (outer.session, outer.id) == (request.session, request.id)
+
+
+async def _with_progress(
+    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving
+) -> Any:
+    progress = Progress(request.session, serving.on_event)
+    try:
+        outcome = await _enter(request, function, serving, progress)
+        await progress.flush()
+        return outcome
+    except ExceptionGroup as errors:
+        raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
+    finally:
+        await progress.stop()
 
 
 async def _enter(

@@ -247,7 +247,8 @@ class RoundsHost(ServedHost):
         place.park()
         while not self._scope.cancel_called:
             stalled = self._stalled
-            await stalled.wait()
+            if not self.root.blocked:
+                await stalled.wait()
             for _ in range(_SETTLE):
                 await anyio.lowlevel.checkpoint()
             if self.root.blocked:
