@@ -1,0 +1,351 @@
+"""A canary in exceptions, the environment, headers, arguments and answers; and where it is not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import structlog
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp_types import CallToolRequestParams, CallToolResult, ElicitResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import BaseModel
+
+from agentloop import Agent, RunResult, ToolError, ask_url, ask_user, tool
+from agentloop.events import Event, RunEnded, all_of
+from agentloop.logs import StructLog
+from agentloop.mcp import resumable
+from agentloop.mcp.callback import sampling_callback
+from agentloop.run import Run
+from agentloop.store import MemoryStore
+from agentloop.telemetry import OpenTelemetry
+from agentloop_providers import AnthropicProvider, OpenAIChatProvider, ScriptedProvider
+from agentloop_providers.retry import Retry
+from agentloop_providers.scripted import use
+from tests.faults.http import post_of, result_of, serving_http
+from tests.faults.kit import CARRIERS, PROVIDER, PUSH, Model, Played, play, serving
+from tests.faults.wire import PEOPLE, Rejected, connected
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+CANARY = "hunter2-c4n4ry"
+STORED = CARRIERS[-1]
+
+
+class Watch:
+    """Everything that may be read of a run, but for its own transcript."""
+
+    def __init__(self, logs: list[Any], folder: Path) -> None:
+        self._logs, self._folder = logs, folder
+        self._exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._runs: list[Run] = []
+        self.sink: Callable[[Event], None] = all_of(
+            StructLog(), OpenTelemetry(tracer_provider=provider), self._keep
+        )
+
+    def _keep(self, event: Event) -> None:
+        if isinstance(event, RunEnded):
+            self._runs.append(event.run)
+
+    def told(self, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> str:
+        """What operators read: log lines, spans, output."""
+        out, err = capsys.readouterr()
+        spans = [span.to_json() for span in self._exporter.get_finished_spans()]
+        assert spans
+        assert self._logs
+        errors = [repr(line.get("exc_info")) for line in self._logs]
+        return "\n".join([out, err, caplog.text, *map(str, self._logs), *errors, *spans])
+
+    def kept(self, played: Played) -> str:
+        """What models, clients and readers of transcripts read."""
+        files: list[str] = []
+        for number, run in enumerate(self._runs):
+            file = self._folder / f"{number}.jsonl"
+            RunResult[Any](run).save(file)
+            files += [file.read_text(), json.dumps(run.to_json())]
+        written = played.wire.written if played.wire else []
+        requests = [request.model_dump_json() for request in played.requests]
+        return "\n".join([*files, *written, *requests, json.dumps(played.result)])
+
+
+@pytest.fixture
+def watch(logs: list[Any], tmp_path: Path) -> Watch:
+    return Watch(logs, tmp_path)
+
+
+class Odd(Exception):
+    def __init__(self) -> None:
+        super().__init__(CANARY)
+        self.url = f"https://me:{CANARY}@example.com"
+        self.add_note(CANARY)
+
+
+async def raises() -> str:
+    raise ValueError(CANARY)
+
+
+async def raises_with_a_cause() -> str:
+    try:
+        os.environ["nothing like " + CANARY]
+    except KeyError as error:
+        raise Odd from error
+    return "never"
+
+
+def raises_in_a_thread() -> str:
+    raise RuntimeError(CANARY) from ValueError(CANARY)
+
+
+async def leaves() -> str:
+    sys.exit(CANARY)
+
+
+async def says_more() -> str:
+    raise ToolError("I cannot.") from ValueError(CANARY)
+
+
+async def gives_an_object() -> Any:
+    return object.__new__(Odd)
+
+
+FAILING = [raises, raises_with_a_cause, raises_in_a_thread, leaves, says_more, gives_an_object]
+
+
+@pytest.mark.fault("B25")
+async def test_what_is_in_exceptions_stays_there(
+    carrier: str,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.INFO)
+    agent = Agent("worker", tools=FAILING)
+    uses = [use(fn.__name__) for fn in FAILING]
+    played = await play(carrier, agent, uses, "sorry", on_event=watch.sink)
+    assert all(is_error for _, is_error in played.results)
+    assert "ValueError" in played.results[0][0]
+    assert CANARY not in watch.kept(played)
+    assert CANARY not in watch.told(caplog, capsys)
+
+
+@pytest.mark.fault("B25", "B42")
+async def test_arguments_and_results_are_for_the_model_alone(
+    carrier: str,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What the model says and what a tool gives it are in the transcript, and nowhere else."""
+    caplog.set_level(logging.INFO)
+
+    async def look_up(token: str) -> str:
+        return f"it is {token}"
+
+    agent = Agent("worker", f"Use {CANARY}.", tools=[look_up])
+    script = [[use("look_up", token=CANARY)], [use("look_up", wrong=CANARY)], f"so: {CANARY}"]
+    played = await play(carrier, agent, *script, on_event=watch.sink, prompt=CANARY)
+    assert CANARY in played.results[0][0]
+    assert CANARY not in watch.told(caplog, capsys)
+    if played.wire:
+        progress = [line for line in played.wire.written if "notifications/" in line]
+        assert CANARY not in str(progress)
+
+
+@pytest.mark.fault("B25")
+async def test_the_environment_is_nobodys_business(
+    carrier: str,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "DATABASE_URL"):
+        monkeypatch.setenv(name, CANARY)
+
+    async def look() -> str:
+        return "saw"
+
+    played = await play(carrier, Agent("w", tools=[look]), [use("look")], "ok", on_event=watch.sink)
+    assert CANARY not in watch.kept(played) + watch.told(caplog, capsys)
+
+
+@pytest.mark.fault("B25", on=(PROVIDER,))
+@pytest.mark.parametrize("provider", [AnthropicProvider, OpenAIChatProvider])
+async def test_a_key_and_a_password_in_the_address(
+    carrier: str,
+    provider: Any,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.INFO)
+    model = provider(
+        "model-1",
+        api_key=f"sk-{CANARY}",
+        base_url=f"http://me:{CANARY}@127.0.0.1:9/v1?key={CANARY}",
+        retry=Retry(attempts=2, max_wait=0.01),
+    )
+    async with model:
+        result = await Agent("worker").run("Go", provider=model, on_event=watch.sink)
+    shown = f"{result!r}{result.error}{model!r}{model.name}"
+    assert CANARY not in shown + watch.kept(Played(runs={"0": result.run}))
+    assert CANARY not in watch.told(caplog, capsys)
+
+
+# The SDK's HTTP server and client leave generators behind that trio complains about.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
+@pytest.mark.fault("B25", on=(STORED,))
+@pytest.mark.timeout(10)
+async def test_headers_of_a_request(
+    carrier: str,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.INFO)
+    server = serving(Agent("worker", tools=[raises]), carrier, on_event=watch.sink)
+    with serving_http(server.streamable_http_app) as url:
+        async with httpx2.AsyncClient() as client:
+            request = post_of("worker", {"prompt": "Go"})
+            request["headers"] |= {
+                "authorization": f"Bearer {CANARY}",
+                "cookie": f"session={CANARY}",
+                "x-api-key": CANARY,
+            }
+            first = result_of(await client.post(url, **request))
+            use = {"type": "tool_use", "id": "c", "name": "raises", "input": {}}
+            answer = {"role": "assistant", "model": "m", "content": [use]}
+            again = post_of(
+                "worker", {"prompt": "Go"}, answers={"0:0": answer}, state=first["requestState"]
+            )
+            again["headers"] |= request["headers"]
+            second = result_of(await client.post(url, **again))
+    logging.getLogger("httpx2").debug("done")
+    assert CANARY not in json.dumps([first, second])
+    assert CANARY not in watch.told(caplog, capsys)
+
+
+class Form(BaseModel):
+    city: str
+
+
+@pytest.mark.fault("B25")
+async def test_what_a_person_says_is_for_the_tool_alone(
+    carrier: str,
+    watch: Watch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The tool got it, and said nothing of it; a secret is given on a page, and never comes by."""
+    caplog.set_level(logging.INFO)
+    got: list[str] = []
+
+    @tool
+    async def deliver() -> str:
+        got.append((await ask_user("Where to?", Form)).city)
+        await ask_url("Sign in", "https://example.com/connect?state=abc")
+        return "delivered"
+
+    async def user(params: Any) -> ElicitResult:
+        if params.mode == "url":
+            return ElicitResult(action="accept", content={"password": CANARY})
+        return ElicitResult(action="accept", content={"city": CANARY})
+
+    agent = Agent("worker", tools=[deliver])
+    played = await play(
+        carrier, agent, [use("deliver")], "ok",
+        on_event=watch.sink, user=user, capabilities=PEOPLE,
+    )  # fmt: skip
+    assert played.results == [("delivered", False)]
+    assert got[-1] == CANARY
+    assert CANARY not in watch.kept(played) + watch.told(caplog, capsys)
+
+
+@pytest.mark.fault("B25", on=(PROVIDER,))
+async def test_what_breaks_in_a_sink_or_a_provider(
+    carrier: str, logs: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def sink(event: Event) -> None:
+        raise ValueError(CANARY)
+
+    broken = ScriptedProvider(ValueError(CANARY))
+    result = await Agent("worker").run("Go", provider=broken, on_event=sink)
+    assert CANARY not in f"{result.error}{logs}{caplog.text}"
+    assert {"event_sink_failed", "provider_broke_its_contract"} <= {line["event"] for line in logs}
+
+    answered = await sampling_callback(ScriptedProvider(ValueError(CANARY)))(
+        None,  # type: ignore[arg-type]
+        (await _request()),
+    )
+    assert CANARY not in f"{answered!r}{logs}"
+
+
+async def _request() -> Any:
+    provider = ScriptedProvider("hi")
+    await Agent("worker").run("Go", provider=provider)
+    return provider.requests[0]
+
+
+@pytest.mark.fault("B25", on=(STORED,))
+async def test_what_breaks_in_a_reconcile(carrier: str, logs: list[Any]) -> None:
+    async def lost(key: str) -> str:
+        raise ValueError(CANARY)
+
+    @tool(reconcile=lost)
+    async def pay() -> str:
+        raise AssertionError("claimed before, so not to be run")
+
+    class Claimed(MemoryStore):
+        async def claim(self, round: Any, key: str) -> Any:
+            await super().claim(round, key)
+            return await super().claim(round, key)
+
+    server = serving(Agent("worker", tools=[pay]), carrier, store=Claimed())
+    model = Model([use("pay")], "ok")
+    async with connected(server, model.answer, modern=True) as wire:
+        await wire.call("worker", {"prompt": "Go"})
+        assert CANARY not in f"{wire.written}{logs}"
+    assert "Unknown outcome" in str(model.requests[-1])
+    assert "reconcile_failed" in {line["event"] for line in logs}
+
+
+@pytest.mark.fault("B25", on=(PUSH,))
+async def test_what_a_handler_raises_is_not_for_its_client(carrier: str, logs: list[Any]) -> None:
+    server: Server[Any] = Server("faults")
+
+    @resumable
+    async def function(
+        ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams
+    ) -> CallToolResult:
+        raise ValueError(CANARY)
+
+    server.add_request_handler("tools/call", CallToolRequestParams, function)
+    for modern in (False, True):
+        async with connected(server, Model().answer, modern=modern, capabilities={}) as wire:
+            with pytest.raises(Rejected) as rejected:
+                await wire.round("function")
+            assert rejected.value.code == -32603
+            assert CANARY not in f"{wire.written}{logs}"
+
+
+async def test_structlog_as_it_comes_prints_no_canary(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without any configuration structlog prints every level."""
+    structlog.reset_defaults()
+    provider = ScriptedProvider([use("raises"), use("leaves")], "sorry")
+    agent = Agent("worker", tools=[raises, leaves])
+    await agent.run("Go", provider=provider, on_event=StructLog())
+    out, err = capsys.readouterr()
+    assert "tool_failed" in out + err
+    assert CANARY not in out + err
