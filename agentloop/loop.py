@@ -18,6 +18,7 @@ from agentloop.log import log
 from agentloop.place import Place
 from agentloop.provider import Provider
 from agentloop.run import Ask, Run, Stop, asking, called, close, fail, pending, sampled, stop
+from agentloop.secret import hidden
 from agentloop.strays import told_to_stop
 from agentloop.tools import Toolbox
 
@@ -94,7 +95,7 @@ class Driver:
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED
             spent = time.monotonic() - began
-            return fail(run, f"{error.code}: {error}", stop=why, seconds=spent)
+            return fail(run, hidden(f"{error.code}: {error}"), stop=why, seconds=spent)
         except (Exception, asyncio.CancelledError) as error:  # a provider that breaks its contract
             if isinstance(error, asyncio.CancelledError) and told_to_stop():
                 raise

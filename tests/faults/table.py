@@ -256,10 +256,8 @@ TABLE: dict[str, Fault] = {
         Fault(
             "B42",
             "tool",
-            "a secret in a tool's own result",
-            "reaches the model, who was given it, and no log line, span or progress message",
-            decided="A result is what the tool chose to say. There is no list of secrets to look "
-            "for; a tool that must hide something leaves it out.",
+            "a registered secret in a tool's result, error or arguments",
+            "in no log line, span or error, also with content; nor before the model where asked",
         ),
         Fault(
             "B43",

@@ -6,27 +6,30 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
 import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp_types import CallToolRequestParams, CallToolResult, ElicitResult
+from mcp_types import CallToolRequestParams, CallToolResult, ElicitResult, TextContent
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel
 
-from agentloop import Agent, RunResult, ToolError, ask_url, ask_user, tool
+from agentloop import Agent, RunResult, ToolError, ask_url, ask_user, keep_secret, tool
+from agentloop.errors import DefinitionError, ProviderError
 from agentloop.events import Event, RunEnded, all_of
 from agentloop.logs import StructLog
 from agentloop.mcp import resumable
 from agentloop.mcp.callback import sampling_callback
 from agentloop.run import Run
+from agentloop.secret import HIDDEN, forget_secret, hidden, hidden_from_model
 from agentloop.store import MemoryStore
 from agentloop.telemetry import OpenTelemetry
 from agentloop_providers import AnthropicProvider, OpenAIChatProvider, ScriptedProvider
@@ -45,14 +48,16 @@ STORED = CARRIERS[-1]
 class Watch:
     """Everything that may be read of a run, but for its own transcript."""
 
-    def __init__(self, logs: list[Any], folder: Path) -> None:
+    def __init__(self, logs: list[Any], folder: Path, *, content: bool = False) -> None:
         self._logs, self._folder = logs, folder
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self._runs: list[Run] = []
         self.sink: Callable[[Event], None] = all_of(
-            StructLog(), OpenTelemetry(tracer_provider=provider), self._keep
+            StructLog(content=content),
+            OpenTelemetry(tracer_provider=provider, content=content),
+            self._keep,
         )
 
     def _keep(self, event: Event) -> None:
@@ -140,7 +145,7 @@ async def test_what_is_in_exceptions_stays_there(
     assert CANARY not in watch.told(caplog, capsys)
 
 
-@pytest.mark.fault("B25", "B42")
+@pytest.mark.fault("B25")
 async def test_arguments_and_results_are_for_the_model_alone(
     carrier: str,
     watch: Watch,
@@ -161,6 +166,120 @@ async def test_arguments_and_results_are_for_the_model_alone(
     if played.wire:
         progress = [line for line in played.wire.written if "notifications/" in line]
         assert CANARY not in str(progress)
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Forgets the canary after the test."""
+    yield
+    forget_secret(CANARY, ODD)
+
+
+ODD = 'a "quoted"/\ncanary\u00e9'
+"""A secret that is written otherwise in JSON, in URLs and in tracebacks."""
+
+
+@tool
+async def leaks() -> str:
+    return f"the key is {CANARY}{ODD}"
+
+
+@tool
+async def leaks_structured() -> CallToolResult:
+    data = {"key": CANARY, ODD: [ODD]}
+    return CallToolResult(content=[TextContent(text="see")], structured_content=data)
+
+
+@tool
+async def leaks_json() -> dict[str, str]:
+    return {"key": CANARY, "url": f"https://example.com/?k={quote(ODD)}", "odd": ODD}
+
+
+@tool(reveal_errors=True)
+async def leaks_an_error() -> str:
+    raise ValueError(f"{CANARY} {ODD}")
+
+
+@tool
+async def tells_the_error() -> str:
+    raise ToolError(f"no entry with {CANARY}{ODD}")
+
+
+@tool(max_bytes=256)
+async def leaks_at_the_cut() -> str:
+    return f"{'x' * 110}{CANARY * 3}{'y' * 1000}"
+
+
+LEAKING = [
+    leaks, leaks_structured, leaks_json, leaks_an_error, tells_the_error, leaks_at_the_cut,
+]  # fmt: skip
+
+
+def pieces(text: str) -> list[str]:
+    """What of the secrets stands in ``text``."""
+    telling = [CANARY, CANARY[:8], "quoted", quote(ODD), quote("canary\u00e9")]
+    return [piece for piece in telling if piece in text]
+
+
+@pytest.mark.fault("B42")
+@pytest.mark.parametrize("from_model", [False, True])
+async def test_a_registered_secret(
+    carrier: str,
+    from_model: bool,
+    logs: list[Any],
+    tmp_path: Path,
+    kept: None,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is in no log line, although content is logged; and where asked, not before the model."""
+    keep_secret(CANARY, ODD, from_model=from_model)
+    watch = Watch(logs, tmp_path, content=True)
+    agent = Agent("worker", tools=LEAKING)
+    uses = [use(tool.name) for tool in LEAKING]
+    played = await play(carrier, agent, uses, use("leaks", key=CANARY), "ok", on_event=watch.sink)
+    assert "the key is" in played.results[0][0]
+    assert pieces(watch.told(caplog, capsys)) == []
+    results = str([message for message in played.run.messages if message.role == "user"])
+    assert bool(pieces(results)) is not from_model
+    if from_model:
+        assert HIDDEN in played.results[0][0]
+        assert pieces("".join(text for text, _ in played.results)) == []
+
+
+@pytest.mark.fault("B42")
+async def test_a_registered_secret_in_what_a_model_s_error_says(
+    carrier: str, kept: None, watch: Watch
+) -> None:
+    keep_secret(CANARY)
+    agent = Agent("worker", provider=ScriptedProvider(ProviderError(f"bad key {CANARY}")))
+    if carrier == PROVIDER:
+        result = await agent.run("Go", on_event=watch.sink)
+        assert result.error == f"provider: bad key {HIDDEN}"
+        assert CANARY not in watch.kept(Played())
+        return
+    server = serving(agent, carrier, on_event=watch.sink)
+    async with connected(server, Model().answer, modern=carrier != PUSH, capabilities={}) as wire:
+        result = await wire.call("worker", {"prompt": "Go"})
+        assert HIDDEN in str(result)
+        assert CANARY not in str(wire.written) + watch.kept(Played())
+
+
+@pytest.mark.parametrize("wrong", ["", "short", 1234567, None])
+async def test_what_cannot_be_kept_secret(wrong: Any) -> None:
+    with pytest.raises(DefinitionError, match="at least 6"):
+        keep_secret(wrong)
+
+
+async def test_a_secret_that_begins_another_and_one_that_is_forgotten(kept: None) -> None:
+    keep_secret("secret", "secret-of-more", from_model=True)
+    keep_secret("secret")
+    try:
+        assert hidden_from_model("a secret-of-more b") == f"a {HIDDEN} b"
+        assert hidden({"secret": ["secret"]}) == {HIDDEN: [HIDDEN]}
+    finally:
+        forget_secret("secret", "secret-of-more", "never-kept")
+    assert hidden("secret-of-more") == "secret-of-more"
 
 
 @pytest.mark.fault("B25")
