@@ -431,6 +431,7 @@ import os, subprocess, sys
 from mcp.server.mcpserver import MCPServer
 from agentloop import Agent
 from agentloop.mcp import mount
+from agentloop.store import MemoryStore
 
 def noisy() -> str:
     "Make noise."
@@ -442,7 +443,7 @@ def noisy() -> str:
     return "quiet \\ud800"
 
 server = MCPServer("noisy", log_level="CRITICAL")
-mount(server, Agent("worker", tools=[noisy]))
+mount(server, Agent("worker", tools=[noisy]), store=MemoryStore() if "stored" in sys.argv else None)
 server.run("stdio")
 """
 
@@ -451,8 +452,9 @@ server.run("stdio")
 @pytest.mark.timeout(30)
 async def test_noise_on_standard_output(carrier: str) -> None:
     model = ScriptedProvider([use("noisy")], "done", repeat=True)
-    process = StdioServerParameters(command=sys.executable, args=["-c", NOISY])
-    async with MockClient(process, model, carrier=carrier) as client:  # type: ignore[arg-type]
+    process = StdioServerParameters(command=sys.executable, args=["-c", NOISY, carrier])
+    wire: Any = PUSH if carrier == PUSH else ROUNDS
+    async with MockClient(process, model, carrier=wire) as client:
         for _ in range(2):
             result = await client.call_tool("worker", GO)
             assert result.structured_content == {"result": "done"}

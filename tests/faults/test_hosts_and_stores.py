@@ -457,7 +457,7 @@ async def test_a_jump_while_a_round_is_held(
         await store.close()
 
 
-@pytest.mark.fault("B71", on=(STORED,))
+@pytest.mark.fault("B71")
 async def test_a_jump_while_a_tool_runs(carrier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
 

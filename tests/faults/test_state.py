@@ -375,7 +375,7 @@ def _quick() -> Agent[Any]:
 # --- played again ------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_R08_the_same_round_three_times(carrier: str) -> None:
     shop = Shop(carrier)
     async with shop.open() as wire:
@@ -386,7 +386,7 @@ async def test_R08_the_same_round_three_times(carrier: str) -> None:
     assert given[0]["inputRequests"] == given[1]["inputRequests"] == given[2]["inputRequests"]
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_R09_five_copies_at_once(carrier: str) -> None:
     shop = Shop(carrier)
     given: list[Any] = []
@@ -407,7 +407,7 @@ async def test_R09_five_copies_at_once(carrier: str) -> None:
     assert all(result["inputRequests"] == given[0]["inputRequests"] for result in given)
 
 
-@pytest.mark.fault("B62")
+@pytest.mark.fault("B62", on=(STORED,))
 async def test_R10_an_old_state_thirty_times(carrier: str) -> None:
     """Each time with other answers, under a budget of 8 calls."""
     shop = Shop(carrier, tool_calls=8)
@@ -421,7 +421,7 @@ async def test_R10_an_old_state_thirty_times(carrier: str) -> None:
     assert shop.paid == [0]
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_a_finished_call_gives_its_result_again(carrier: str) -> None:
     shop = Shop(carrier)
     async with shop.open() as wire:
@@ -434,7 +434,7 @@ async def test_a_finished_call_gives_its_result_again(carrier: str) -> None:
     assert shop.paid == []
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_a_call_that_failed_fails_the_same_way_again(carrier: str) -> None:
     """The author's function raises; a client that tries again does not get another try."""
     server: Server[Any] = Server("faults")
@@ -462,7 +462,7 @@ async def test_a_call_that_failed_fails_the_same_way_again(carrier: str) -> None
     assert len(tries) == 1
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_rounds_on_two_replicas(carrier: str, tmp_path: Path) -> None:
     """Every round on another replica; and the same round on both at once."""
     shop = Shop(carrier)
@@ -492,7 +492,7 @@ async def test_rounds_on_two_replicas(carrier: str, tmp_path: Path) -> None:
         await store.close()
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_abandoned_at_every_round(carrier: str) -> None:
     """A client that goes away leaves nothing that waits; another one takes the call up."""
     shop = Shop(carrier)
@@ -724,7 +724,7 @@ async def test_a_stored_state_of_another_version(carrier: str, tmp_path: Path) -
 # --- the same call -----------------------------------------------------------------------------
 
 
-@pytest.mark.fault("B66")
+@pytest.mark.fault("B66", on=(STORED,))
 async def test_a_client_that_never_got_the_first_round_calls_anew(carrier: str) -> None:
     shop = Shop(carrier)
     own = ScriptedProvider([use("pay", amount=7)], "paid it")
@@ -738,7 +738,7 @@ async def test_a_client_that_never_got_the_first_round_calls_anew(carrier: str) 
     assert shop.paid == [7]
 
 
-@pytest.mark.fault("B66")
+@pytest.mark.fault("B66", on=(STORED,))
 async def test_the_same_key_with_other_arguments_is_another_call(carrier: str) -> None:
     shop = Shop(carrier)
     key = {IDEMPOTENCY_KEY: "order 7"}
@@ -754,7 +754,7 @@ async def test_the_same_key_with_other_arguments_is_another_call(carrier: str) -
     assert shop.paid == [1, 1]
 
 
-@pytest.mark.fault("B66")
+@pytest.mark.fault("B66", on=(STORED,))
 async def test_a_key_that_was_forgotten_is_a_new_call(carrier: str) -> None:
     shop = Shop(carrier)
     shop.store = MemoryStore(keep=0.1)
@@ -827,6 +827,7 @@ async def test_without_a_boundary_push_and_providers_still_work() -> None:
         assert (await wire.call("function"))["content"][0]["text"] == "mine"
 
 
+@pytest.mark.fault("B60", "B62", "B66", on=(ROUNDS,))
 async def test_without_a_store_tools_that_must_not_run_twice_are_refused_over_rounds() -> None:
     @tool(once=True)
     async def pay() -> str:
