@@ -27,7 +27,7 @@ from agentloop.store import MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
-from tests.faults.http import ACCEPT, post_of, result_of, serving_http
+from tests.faults.http import line, post_of, result_of, serving_http, session_of_2025
 from tests.faults.kit import (
     PUSH,
     ROUNDS,
@@ -37,7 +37,7 @@ from tests.faults.kit import (
     play,
     serving,
 )
-from tests.faults.wire import ME, SAMPLING, Refuse, Rejected, Silence, Wire, connected
+from tests.faults.wire import SAMPLING, Refuse, Rejected, Silence, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -205,21 +205,10 @@ async def test_a_dropped_stream_of_2025_stops_nothing(carrier: str) -> None:
     server = serving(slow.agent, carrier, provider=provider)
     with serving_http(server.streamable_http_app) as url:
         async with httpx2.AsyncClient() as client:
-            params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": ME}
-            hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
-            response = await client.post(url, content=json.dumps(hello), headers=ACCEPT)
-            headers = ACCEPT | {
-                "mcp-session-id": response.headers["mcp-session-id"],
-                "mcp-protocol-version": "2025-11-25",
-            }
-            note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-            await client.post(url, content=json.dumps(note), headers=headers)
-            params = {"name": "worker", "arguments": GO}
-            request = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+            headers = await session_of_2025(client, url)
+            request = line("tools/call", {"name": "worker", "arguments": GO}, id=2)
             with anyio.move_on_after(3):
-                async with client.stream(
-                    "POST", url, content=json.dumps(request), headers=headers
-                ) as stream:
+                async with client.stream("POST", url, content=request, headers=headers) as stream:
                     assert stream.status_code == 200
                     await until(slow.begun.is_set, 2)
             await until(slow.ended.is_set, 2)
