@@ -391,7 +391,8 @@ async def test_M9_the_mock_client_echoes_the_state_under_a_new_id() -> None:
     async def on_call(ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> Any:
         seen.append((ctx.request_id, params.request_state))
         if len(seen) == 4:
-            return CallToolResult(content=[TextContent(text="done")])
+            done = {"result": "done"}
+            return CallToolResult(content=[TextContent(text="done")], structured_content=done)
         ask = CreateMessageRequest(
             params=CreateMessageRequestParams(
                 messages=[SamplingMessage(role="user", content=TextContent(text="?"))],

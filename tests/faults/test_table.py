@@ -19,24 +19,31 @@ PROMISES = TESTS.parent / "docs" / "faults.md"
 
 
 @cache
-def tests_in(file: str) -> dict[str, ast.AST]:
-    """The tests of a file, by name; none where there is no such file."""
+def functions_of(file: str) -> dict[str, ast.AST]:
+    """All functions and methods of a file, by name; none where there is no such file."""
     path = TESTS / file
     tree = ast.parse(path.read_text()) if path.is_file() else ast.Module([], [])
-    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return {node.name: node for node in functions if node.name.startswith("test_")}
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, kinds)}
 
 
 def can_fail(named: str) -> bool:
-    """Whether ``file::test`` is there, asserts something, and is not left out."""
+    """Whether ``file::test`` is there, asserts something by itself or by a helper, and is run."""
     file, _, name = named.partition("::")
-    node = tests_in(file).get(name)
-    if node is None:
+    found = functions_of(file)
+    if not name.startswith("test_") or name not in found:
         return False
-    written = ast.unparse(node)
-    left_out = re.search(r"mark\.(skip|skipif|xfail)\b|pytest\.(skip|xfail)\(", written)
-    asserts = any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
-    return left_out is None and (asserts or "pytest.raises(" in written)
+    called = {
+        ast.unparse(node.func) for node in ast.walk(found[name]) if isinstance(node, ast.Call)
+    }
+    helpers = [found[call] for path in called if (call := path.rpartition(".")[2]) in found]
+    left_out = re.search(r"mark\.(skip|xfail)\b", ast.unparse(found[name]))
+    return left_out is None and any(asserts(node) for node in (found[name], *helpers))
+
+
+def asserts(function: ast.AST) -> bool:
+    asserted = any(isinstance(node, ast.Assert) for node in ast.walk(function))
+    return asserted or "pytest.raises(" in ast.unparse(function)
 
 
 def test_every_fault_of_the_list_has_a_row() -> None:
@@ -60,6 +67,6 @@ def test_a_requirement_has_tests_that_can_fail(id: str) -> None:
 
 def test_ids_in_names_of_tests_are_in_the_table() -> None:
     """A test that has an id in its name is one that the table names for it."""
-    for name in tests_in("faults/test_protocol.py"):
+    for name in functions_of("faults/test_protocol.py"):
         for id in re.findall(r"(?<=_)[STMPNEH]\d+(?=_)", name):
             assert f"faults/test_protocol.py::{name}" in REQUIREMENTS[id].tests, id
