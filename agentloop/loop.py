@@ -14,6 +14,7 @@ from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseCont
 from agentloop.dispatch import dispatch
 from agentloop.errors import DeniedError, ProviderError, where
 from agentloop.events import AskEnded, AskStarted, Sink, tell
+from agentloop.intake import short
 from agentloop.log import log
 from agentloop.place import Place
 from agentloop.provider import Provider
@@ -84,7 +85,7 @@ class Driver:
         began = time.monotonic()
         patience.deadline = anyio.current_time() + _patience(run)
         try:
-            reply = await self.provider.sample(request)
+            reply = short(await self.provider.sample(request))
             seconds = time.monotonic() - began
             run = sampled(run, reply, seconds=seconds)
             tell(

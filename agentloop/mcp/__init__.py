@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentloop.mcp.asker import caller
+    from agentloop.mcp.input_limits import InputLimits
     from agentloop.mcp.lowlevel import seal
     from agentloop.mcp.mounted import mount
     from agentloop.mcp.reentry import resumable
     from agentloop.mcp.remote import tools_from
 
-__all__ = ["caller", "mount", "resumable", "seal", "tools_from"]
+__all__ = ["InputLimits", "caller", "mount", "resumable", "seal", "tools_from"]
 
 _HOME = {
+    "InputLimits": "agentloop.mcp.input_limits",
     "caller": "agentloop.mcp.asker",
     "mount": "agentloop.mcp.mounted",
     "resumable": "agentloop.mcp.reentry",

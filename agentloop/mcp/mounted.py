@@ -11,10 +11,11 @@ from mcp.server.mcpserver import Context, MCPServer
 from agentloop.agent import Agent
 from agentloop.errors import DefinitionError
 from agentloop.events import Sink
+from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import to_tool_result
-from agentloop.mcp.served import MAX_WIRE_STATE
+from agentloop.mcp.served import DEFAULT_INPUT_LIMITS, MAX_WIRE_STATE
 from agentloop.provider import Provider
 from agentloop.store import Store
 
@@ -30,6 +31,7 @@ def mount(
     on_event: Sink | None = None,
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
+    input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
@@ -46,6 +48,7 @@ def mount(
         "on_event": on_event,
         "emulate": emulate,
         "max_state_bytes": max_state_bytes,
+        "input_limits": input_limits,
     }
     if isinstance(server, MCPServer):
 

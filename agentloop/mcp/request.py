@@ -34,16 +34,26 @@ class Request:
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
 
     @property
-    def named(self) -> tuple[str, str] | None:
-        """The name that the client gave this call, and what was called; None if it gave none."""
+    def params(self) -> Mapping[str, Any]:
+        """The request's params as they came."""
         wire = getattr(self.context, "request_context", self.context)
         wire = getattr(wire, "_srctx", wire)  # FastMCP wraps the SDK's
-        params: Mapping[str, Any] = wire.params or {}
+        return wire.params or {}
+
+    @property
+    def arguments(self) -> Any:
+        """What the tool was called with, unchecked."""
+        return self.params.get("arguments")
+
+    @property
+    def named(self) -> tuple[str, str] | None:
+        """The name that the client gave this call, and what was called; None if it gave none."""
+        params = self.params
         meta: Mapping[str, Any] = params.get("_meta") or {}
         key = meta.get(IDEMPOTENCY_KEY)
         if not isinstance(key, str):
             return None
-        called = [params.get("name"), params.get("arguments"), self.principal]
+        called = [params.get("name"), self.arguments, self.principal]
         return key, json.dumps(called, sort_keys=True, separators=(",", ":"))
 
     @property

@@ -36,7 +36,7 @@ from agentloop.errors import (
 from agentloop.events import Sink
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
-from agentloop.mcp.state import pack, unpack
+from agentloop.mcp.state import MAX_STATE_BYTES, pack, unpack
 from agentloop.mcp.written import Writer, sending
 from agentloop.meta import Reply
 from agentloop.place import HERE, Place
@@ -70,6 +70,7 @@ class RoundsHost(ServedHost):
     """Keeps what the function's runs and ``once`` values are, from one round to the next."""
 
     suspends = True
+    most_state = MAX_STATE_BYTES
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class RoundsHost(ServedHost):
     ) -> None:
         """``state`` is that of the round before. Raises :class:`StateError` for one not of ours."""
         super().__init__(request, RoundsProvider(self), serving, sink)
-        saved: dict[str, Any] = unpack(state) if state else {}
+        saved: dict[str, Any] = unpack(state, self.most_state) if state else {}
         if saved and saved.get("v") != STATE_VERSION:
             raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
         # Without a state nothing was asked yet, so nothing can be an answer to it.

@@ -19,6 +19,7 @@ from agentloop.definition import Definition
 from agentloop.emulation import Emulated
 from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
+from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.request import Request
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
@@ -29,6 +30,9 @@ MAX_WIRE_STATE = 2 * 1024 * 1024
 
 It comes back in a request, of which the SDK takes 4 MiB, together with the client's answers.
 """
+
+
+DEFAULT_INPUT_LIMITS = InputLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Serving:
     prompt, see :mod:`agentloop.emulation`."""
     max_state_bytes: int = MAX_WIRE_STATE
     """What a state may take that crosses the wire."""
+    input_limits: InputLimits = DEFAULT_INPUT_LIMITS
+    """What is taken of a client."""
 
 
 class ServedHost(Host):
@@ -60,6 +66,7 @@ class ServedHost(Host):
         self.client = client
         """The client as a provider, whatever it declared."""
         self._emulate = serving.emulate
+        self._input_limits = serving.input_limits
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:
         """Raises :class:`CapabilityError` where neither client nor provider can answer."""
@@ -91,13 +98,15 @@ class ServedHost(Host):
         if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
             params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
         try:
-            return await self.request.session.send_request(
+            answer = await self.request.session.send_request(
                 ElicitRequest(params=params),
                 ElicitResult,
                 metadata=ServerMessageMetadata(related_request_id=self.request.id),
             )
         except (MCPError, ValidationError) as error:
             raise ToolError("The client could not ask its user.") from error
+        self._input_limits.check(answer)
+        return answer
 
     def missing(self, *, tools: bool) -> str | None:
         """The capability that the client would have to declare; None if it can be asked.

@@ -18,7 +18,7 @@ from agentloop.errors import StateError
 
 _PREFIX = "a1"
 MAX_STATE_BYTES = 64 * 1024 * 1024
-"""The largest state, inflated, that is read."""
+"""The largest state, inflated, that is read from a client."""
 
 # What every transcript says, so that deflate need not learn it from each state anew.
 _COMMON = (
@@ -46,15 +46,16 @@ def _deflate(data: bytes, strategy: int) -> bytes:
     return deflate.compress(data) + deflate.flush()
 
 
-def unpack(text: str) -> dict[str, Any]:
-    """What :func:`pack` wrote. Raises :class:`StateError` for anything else."""
+def unpack(text: str, most: int = MAX_STATE_BYTES) -> dict[str, Any]:
+    """What :func:`pack` wrote. Raises :class:`StateError` for anything else, and for more than
+    ``most`` bytes; 0 is no limit."""
     if not text.startswith(_PREFIX):
         raise StateError("the state is not one of agentloop's, or of another version of it")
     try:
         inflate = zlib.decompressobj(wbits=-15, zdict=_COMMON)
-        written = inflate.decompress(base64.b85decode(text[len(_PREFIX) :]), MAX_STATE_BYTES)
+        written = inflate.decompress(base64.b85decode(text[len(_PREFIX) :]), most)
         if not inflate.eof:
-            raise StateError(f"the state is cut off, or larger than {MAX_STATE_BYTES} bytes")
+            raise StateError(f"the state is cut off, or larger than {most} bytes")
         state = json.loads(written)
     except (ValueError, zlib.error, RecursionError) as error:
         raise StateError("the state is damaged") from error

@@ -6,14 +6,18 @@ from typing import Any, Literal
 
 import anyio
 import pytest
-from mcp_types import ElicitResult
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp_types import CallToolRequestParams, CallToolResult, ElicitResult, TextContent
 from pydantic import BaseModel
 
-from agentloop import Agent, Limits, ask_url, ask_user, tool
+from agentloop import Agent, Limits, ask_url, ask_user, gather, tool
 from agentloop.errors import DefinitionError
+from agentloop.mcp import resumable, seal
 from agentloop.run import Stop
+from agentloop.store import MemoryStore
 from agentloop_providers.scripted import use
-from tests.faults.kit import CARRIERS, PROVIDER, PUSH, Model, Raw, play, serving
+from tests.faults.kit import CARRIERS, PROVIDER, PUSH, STORED, Model, Raw, play, serving
 from tests.faults.wire import PEOPLE, SAMPLING, Refuse, Rejected, Silence, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -168,6 +172,60 @@ async def test_an_answer_that_comes_twice(carrier: str) -> None:
         assert "to Rome" in told
         assert "Oslo" not in told
         assert "paid 1" in told
+
+
+@in_rounds
+@pytest.mark.parametrize("action", ["accept", "decline", "cancel"])
+async def test_questions_leave_in_the_round_of_asks(
+    carrier: str, action: Literal["accept", "decline", "cancel"]
+) -> None:
+    """While one agent waits for its model, another's approval, form and page ride along."""
+    buyer, writer = agent(pay, where, sign_in), Agent("writer")
+
+    @resumable(store=MemoryStore() if carrier == STORED else None)
+    async def both(
+        ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams
+    ) -> CallToolResult:
+        bought, written = await gather(buyer.run("Buy"), later(writer))
+        return CallToolResult(content=[TextContent(text=f"{bought.text}, {written.text}")])
+
+    async def later(writer: Agent[str]) -> Any:
+        await writer.run("First")
+        return await writer.run("Then")
+
+    server: Server[Any] = Server("faults")
+    server.add_request_handler("tools/call", CallToolRequestParams, both)
+    seal(server)
+    kinds: list[list[str]] = []
+    script: Any = {
+        "Buy": [use("pay"), use("where"), use("sign_in")], "First": "one", "Then": "two",
+    }  # fmt: skip
+
+    def reply(request: Any) -> Any:
+        last = request.messages[-1].content_as_list[-1]
+        return "bought" if last.type == "tool_result" else script[last.text]
+
+    model = Model(reply, repeat=True)
+
+    async def answers(method: str, params: Any) -> Any:
+        if method != "elicitation/create":
+            return await model.answer(method, params)
+        content = {"city": "Rome"} if params["message"] == "Where to?" else None
+        return {"action": action} | ({"content": content} if action == "accept" else {})
+
+    async with connected(server, answers, modern=True, capabilities=PEOPLE) as wire:
+        result = await wire.round("both")
+        while result["resultType"] == "input_required":
+            asked = result["inputRequests"].values()
+            kinds.append(sorted(request["method"] for request in asked))
+            state = result["requestState"]
+            result = await wire.round("both", answers=await wire.answers_to(result), state=state)
+    assert result["content"][0]["text"] == "bought, two"
+    ask, question = "sampling/createMessage", "elicitation/create"
+    assert kinds == [[ask] * 2, [question] * 3 + [ask], [ask]]
+    told = next(str(r) for r in model.requests if "pay" in str(r) and len(r.messages) > 2)
+    accepted = ("paid 1", "to Rome", "signed in")
+    assert [words in told for words in accepted] == [action == "accept"] * 3
 
 
 @in_rounds
