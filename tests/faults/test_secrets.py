@@ -352,7 +352,7 @@ async def test_headers_of_a_request(
             again["headers"] |= request["headers"]
             second = result_of(await client.post(url, **again))
     logging.getLogger("httpx2").debug("done")
-    assert CANARY not in json.dumps([first, second])
+    assert CANARY not in json.dumps([first, second]) + watch.kept(Played())
     assert CANARY not in watch.told(caplog, capsys)
 
 

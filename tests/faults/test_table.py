@@ -65,6 +65,17 @@ def test_a_requirement_has_tests_that_can_fail(id: str) -> None:
     assert [named for named in REQUIREMENTS[id].tests if not can_fail(named)] == []
 
 
+def test_every_promise_of_the_docs_names_its_tests() -> None:
+    """Each point of the page, and each row of what a client may do, is held by tests."""
+    page = PROMISES.read_text()
+    promises = re.findall(r"^- .*(?:\n  .*)*", page, re.M)
+    assert len(promises) > 30
+    named = {promise: re.findall(r"`([^`]+::[^`]+)`", promise) for promise in promises}
+    assert [promise for promise, tests in named.items() if not tests] == []
+    everywhere = set(re.findall(r"`([^`]+::[^`]+)`", page))
+    assert [test for test in everywhere if not can_fail(test)] == []
+
+
 def test_ids_in_names_of_tests_are_in_the_table() -> None:
     """A test that has an id in its name is one that the table names for it."""
     for name in functions_of("faults/test_protocol.py"):
