@@ -29,20 +29,23 @@ from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 from tests.faults.http import line, post_of, result_of, serving_http, session_of_2025
 from tests.faults.kit import (
+    GO,
     PUSH,
     ROUNDS,
     STORED,
     Model,
+    calls,
     check_history,
     play,
+    says,
     serving,
+    text,
 )
+from tests.faults.table import IN_ROUNDS
 from tests.faults.wire import SAMPLING, Refuse, Rejected, Silence, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-IN_ROUNDS = (ROUNDS, STORED)
-GO = {"prompt": "Go"}
 CANARY = "canary-4711"
 
 
@@ -60,17 +63,8 @@ class Adder:
         self.agent = Agent("worker", tools=[add], limits=Limits(**limits))
 
 
-def says(*blocks: Any) -> dict[str, Any]:
-    """A sampling result."""
-    return {"role": "assistant", "model": "m", "content": list(blocks)}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
 def call(a: int) -> dict[str, Any]:
-    return {"type": "tool_use", "id": f"c{a}", "name": "add", "input": {"a": a}}
+    return calls("add", id=f"c{a}", a=a)
 
 
 # --- no ----------------------------------------------------------------------------------------
@@ -174,7 +168,7 @@ async def test_a_response_that_is_closed_stops_the_tool(carrier: str) -> None:
         async with httpx2.AsyncClient() as client:
             first = result_of(await client.post(url, **post_of("worker", GO)))
             ((key, _),) = first["inputRequests"].items()
-            answers = {key: says({"type": "tool_use", "id": "c", "name": "slow", "input": {}})}
+            answers = {key: says(calls("slow"))}
             request = post_of("worker", GO, answers=answers, state=first["requestState"])
             async with anyio.create_task_group() as group:
 
@@ -391,10 +385,7 @@ async def test_progress_of_a_thousand_calls(carrier: str) -> None:
             meta: Any = {"progressToken": token} if token else {}
             result = await wire.round("worker", GO, meta=meta)
             while result.get("resultType") == "input_required":
-                answers = await wire.answers_to(result)
-                result = await wire.round(
-                    "worker", GO, answers=answers, state=result["requestState"], meta=meta
-                )
+                result = await wire.go_on(result, "worker", GO, meta=meta)
             took = time.monotonic() - began
             await anyio.sleep(0.05)
             lines = [json.loads(line) for line in wire.written]

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateSecurity
+from pydantic import BaseModel
 
 from agentloop import Agent, Limits, ask_user, idempotency_key, tool
 from agentloop.mcp import mount, seal
@@ -22,23 +23,16 @@ from agentloop.sql_store import SQLiteStore
 from agentloop.store import MemoryStore, StaleOwnerError, Store, StoreError
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
-from tests.faults.kit import PROVIDER, STORED, Model, play
+from tests.faults.kit import GO, PROVIDER, STORED, Model, calls, play, says, text
 from tests.faults.wire import PEOPLE, Rejected, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-GO = {"prompt": "Go"}
-
-
-def says(*blocks: Any) -> dict[str, Any]:
-    return {"role": "assistant", "model": "m", "content": list(blocks)}
-
-
-WORDS = says({"type": "text", "text": "ok"})
+WORDS = says(text("ok"))
 
 
 def pay(amount: int) -> dict[str, Any]:
-    return {"type": "tool_use", "id": "c", "name": "pay", "input": {"amount": amount}}
+    return calls("pay", amount=amount)
 
 
 class Flaky(MemoryStore):
@@ -89,6 +83,13 @@ class Shop:
 
     def open(self) -> Any:
         return connected(self.server, Model().answer, modern=True)
+
+
+def execute(file: Path, *statements: str, given: tuple[str, ...] = ()) -> None:
+    """Do something to a database behind the back of its store."""
+    with sqlite3.connect(file) as database:
+        for statement in statements:
+            database.execute(statement, given)
 
 
 async def out_of_reach(round_: Awaitable[Any]) -> None:
@@ -182,12 +183,11 @@ async def test_leases_that_cannot_be_renewed(carrier: str, logs: list[Any]) -> N
 
     server: Server[Any] = Server("faults")
     mount(server, Agent("shop", tools=[slow]), store=store)
-    use = {"type": "tool_use", "id": "c", "name": "slow", "input": {}}
     async with connected(server, Model().answer, modern=True) as wire:
         first = await wire.round("shop", GO)
         store.down = {"renew"}
         second = await wire.round(
-            "shop", GO, answers={"0:0": says(use)}, state=first["requestState"]
+            "shop", GO, answers={"0:0": says(calls("slow"))}, state=first["requestState"]
         )
     assert "done" in str(second["inputRequests"]), "nobody took it over, so it is still its owner's"
     assert "lease_not_renewed" in {line["event"] for line in logs}
@@ -222,17 +222,15 @@ async def test_a_disk_that_is_full(carrier: str, tmp_path: Path) -> None:
     async with shop.open() as wire:
         first = await wire.round("shop", GO)
         again: Any = {"answers": {"0:0": says(pay(1))}, "state": first["requestState"]}
-        with sqlite3.connect(tmp_path / "s.db") as database:
-            database.execute("CREATE TABLE ballast (x)")
-            # A trigger fails as a full disk does: in the middle of a transaction.
-            database.execute(
-                "CREATE TRIGGER full BEFORE INSERT ON agentloop_claims "
-                "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
-            )
+        execute(
+            tmp_path / "s.db",
+            # It fails as a full disk does: in the middle of a transaction.
+            "CREATE TRIGGER full BEFORE INSERT ON agentloop_claims "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+        )
         await out_of_reach(wire.round("shop", GO, **again))
         assert shop.paid == []
-        with sqlite3.connect(tmp_path / "s.db") as database:
-            database.execute("DROP TRIGGER full")
+        execute(tmp_path / "s.db", "DROP TRIGGER full")
         second = await wire.round("shop", GO, **again)
         assert "paid 1" in str(second["inputRequests"])
     assert shop.paid == [1]
@@ -252,9 +250,8 @@ async def test_a_damaged_row(carrier: str, column: str, junk: str, tmp_path: Pat
         again: Any = {"answers": {"0:0": says(pay(1))}, "state": first["requestState"]}
         if column == "outcome":
             await wire.round("shop", GO, **again)
-        with sqlite3.connect(tmp_path / "s.db") as database:
-            damage = f"UPDATE agentloop_rounds SET {column} = ? WHERE number = 1"
-            database.execute(damage, [junk])
+        damage = f"UPDATE agentloop_rounds SET {column} = ? WHERE number = 1"
+        execute(tmp_path / "s.db", damage, given=(junk,))
         with pytest.raises(Rejected) as rejected:
             await wire.round("shop", GO, **again)
         assert rejected.value.code in (-32602, -32603)
@@ -269,12 +266,10 @@ async def test_damaged_answers(carrier: str, tmp_path: Path) -> None:
     shop = Shop(store)
     async with shop.open() as wire:
         first = await wire.round("shop", GO)
-        with sqlite3.connect(tmp_path / "s.db") as database:
-            database.execute("UPDATE agentloop_rounds SET answers = '{' WHERE number = 1")
+        execute(tmp_path / "s.db", "UPDATE agentloop_rounds SET answers = '{' WHERE number = 1")
         again: Any = {"answers": {"0:0": says(pay(1))}, "state": first["requestState"]}
         await out_of_reach(wire.round("shop", GO, **again))
-        with sqlite3.connect(tmp_path / "s.db") as database:
-            database.execute("UPDATE agentloop_rounds SET answers = NULL WHERE number = 1")
+        execute(tmp_path / "s.db", "UPDATE agentloop_rounds SET answers = NULL WHERE number = 1")
         await wire.round("shop", GO, **again)
     assert shop.paid == [1]
     await store.close()
@@ -287,15 +282,13 @@ async def test_a_damaged_result_of_a_claim(carrier: str, tmp_path: Path) -> None
     shop = Shop(store)
     async with shop.open() as wire:
         first = await wire.round("shop", GO)
-        with sqlite3.connect(tmp_path / "s.db") as database:
-            database.execute(
-                "CREATE TRIGGER damage AFTER UPDATE OF result ON agentloop_claims WHEN NEW.result "
-                "LIKE '%paid%' BEGIN UPDATE agentloop_claims SET result = '{' ; END"
-            )
-            database.execute(
-                "CREATE TRIGGER lost BEFORE UPDATE OF outcome ON agentloop_rounds "
-                "BEGIN SELECT RAISE(ABORT, 'lost'); END"
-            )
+        execute(
+            tmp_path / "s.db",
+            "CREATE TRIGGER damage AFTER UPDATE OF result ON agentloop_claims WHEN NEW.result "
+            "LIKE '%paid%' BEGIN UPDATE agentloop_claims SET result = '{' ; END",
+            "CREATE TRIGGER lost BEFORE UPDATE OF outcome ON agentloop_rounds "
+            "BEGIN SELECT RAISE(ABORT, 'lost'); END",
+        )
         again: Any = {"answers": {"0:0": says(pay(1))}, "state": first["requestState"]}
         await out_of_reach(wire.round("shop", GO, **again))
         assert shop.paid == [1]
@@ -324,10 +317,9 @@ async def test_what_a_stale_owner_does_is_stopped(carrier: str) -> None:
 
     server: Server[Any] = Server("faults")
     mount(server, Agent("shop", tools=[slow]), store=store)
-    use = {"type": "tool_use", "id": "c", "name": "slow", "input": {}}
     async with connected(server, Model().answer, modern=True) as wire:
         first = await wire.round("shop", GO)
-        again: Any = {"answers": {"0:0": says(use)}, "state": first["requestState"]}
+        again: Any = {"answers": {"0:0": says(calls("slow"))}, "state": first["requestState"]}
         given: list[Any] = []
 
         async def send() -> None:
@@ -366,13 +358,12 @@ async def test_every_write_of_a_stale_owner_is_refused() -> None:
             await write()
 
 
+class Form(BaseModel):
+    city: str
+
+
 async def test_a_tool_that_must_not_run_twice_cannot_wait_for_the_client() -> None:
     """It would have to be begun again in the next round; so it is told no, and is not stuck."""
-    from pydantic import BaseModel
-
-    class Form(BaseModel):
-        city: str
-
     helper = Agent("helper")
 
     @tool(once=True)

@@ -29,14 +29,22 @@ from agentloop.mcp.request_limits import RequestLimits
 from agentloop.run import Stop
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
-from tests.faults.kit import CARRIERS, PUSH, ROUNDS, STORED, Model, Played, Raw, play, serving
+from tests.faults.kit import (
+    GO,
+    PUSH,
+    Model,
+    Played,
+    Raw,
+    each,
+    each_client,
+    play,
+    says,
+    serving,
+    text,
+)
 from tests.faults.wire import PEOPLE, Rejected, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-CLIENTS = (PUSH, ROUNDS, STORED)
-each = pytest.mark.parametrize("carrier", CARRIERS)
-each_client = pytest.mark.parametrize("carrier", CLIENTS)
 
 
 # --- replies of models -------------------------------------------------------------------------
@@ -105,8 +113,8 @@ async def test_what_a_model_may_reply(carrier: str, limit: str) -> None:
 @each_client
 async def test_names_of_a_megabyte_are_cut_before_anybody_sees_them(carrier: str) -> None:
     seen: list[Any] = []
-    long = {"role": "assistant", "content": {"type": "text", "text": "ok"}}
-    reply = Raw({**long, "model": "m" * 1_000_000, "stopReason": "s" * 1_000_000})
+    long = {"model": "m" * 1_000_000, "stopReason": "s" * 1_000_000}
+    reply = Raw(says(text("ok")) | long)
     played = await play(carrier, Agent("worker"), reply, on_event=seen.append)
     assert played.run.text == "ok"
     (answered,) = [event.reply for event in seen if hasattr(event, "reply")]
@@ -190,26 +198,14 @@ async def test_the_answer_of_a_user(carrier: str) -> None:
 
     async with connected(server, answers, modern=carrier != PUSH, capabilities=PEOPLE) as wire:
         if carrier == PUSH:
-            await wire.call("worker", {"prompt": "Go"})
+            await wire.call("worker", GO)
             assert "could not be heard: the answer takes" in str(model.requests[-1])
             return
-        first = await wire.round("worker", {"prompt": "Go"})
-        second = await wire.round(
-            "worker",
-            {"prompt": "Go"},
-            answers=await wire.answers_to(first),
-            state=first["requestState"],
-        )
-        for refused in (True, False):
-            again: Any = {
-                "answers": await wire.answers_to(second),
-                "state": second["requestState"],
-            }
-            if refused:
-                with pytest.raises(Rejected, match=r"the answer .* takes"):
-                    await wire.round("worker", {"prompt": "Go"}, **again)
-            else:
-                third = await wire.round("worker", {"prompt": "Go"}, **again)
+        first = await wire.round("worker", GO)
+        second = await wire.go_on(first, "worker", GO)
+        with pytest.raises(Rejected, match=r"the answer .* takes"):
+            await wire.go_on(second, "worker", GO)
+        third = await wire.go_on(second, "worker", GO)
     assert "Rom" in str(third["inputRequests"])
 
 

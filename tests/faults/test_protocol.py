@@ -51,15 +51,25 @@ from tests.faults.http import (
     serving_http,
     session_of_2025,
 )
-from tests.faults.kit import CARRIERS, PUSH, ROUNDS, STORED, Model, Raw, play, serving
+from tests.faults.kit import (
+    GO,
+    PUSH,
+    ROUNDS,
+    Model,
+    Raw,
+    calls,
+    each,
+    each_client,
+    in_rounds,
+    play,
+    says,
+    serving,
+    text,
+)
 from tests.faults.wire import PEOPLE, SAMPLING, Refuse, Rejected, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-CLIENTS = (PUSH, ROUNDS, STORED)
-GO = {"prompt": "Go"}
-each = pytest.mark.parametrize("carrier", CARRIERS)
-each_client = pytest.mark.parametrize("carrier", CLIENTS)
 # The SDK's HTTP server and client leave generators behind that trio complains about.
 over_http = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
 
@@ -92,15 +102,7 @@ async def person(params: Any) -> Any:
     return Raw({"action": "accept"} | ({"content": content} if content else {}))
 
 
-def says(*blocks: Any) -> dict[str, Any]:
-    return {"role": "assistant", "model": "m", "content": list(blocks)}
-
-
-def call(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"type": "tool_use", "id": "c", "name": name, "input": arguments}
-
-
-WORDS = {"type": "text", "text": "ok"}
+WORDS = text("ok")
 
 
 # --- sampling ----------------------------------------------------------------------------------
@@ -157,7 +159,9 @@ async def test_S19_asks_arrive_on_the_stream_of_their_call() -> None:
     with serving_http(serving(agent, PUSH).streamable_http_app) as url:
         async with httpx2.AsyncClient() as client:
             headers = await session_of_2025(client, url, PEOPLE)
-            answers = iter([says(call("where")), {"action": "accept", "content": {"city": "Rome"}}])
+            answers = iter(
+                [says(calls("where")), {"action": "accept", "content": {"city": "Rome"}}]
+            )
             asked: list[str] = []
             request = line("tools/call", {"name": "worker", "arguments": GO}, id=2)
             async with client.stream("POST", url, content=request, headers=headers) as stream:
@@ -172,7 +176,7 @@ async def test_S19_asks_arrive_on_the_stream_of_their_call() -> None:
     assert asked == ["sampling/createMessage", "elicitation/create", "sampling/createMessage"]
 
 
-@pytest.mark.parametrize("carrier", [ROUNDS, STORED])
+@in_rounds
 async def test_S20_N3_H7_M11_E8_what_a_server_writes(carrier: str) -> None:
     """In 2026-07-28: progress and results, each with its kind. No request, log or cancellation."""
     agent = Agent("worker", tools=[add, where, sign_in])
@@ -351,7 +355,7 @@ async def test_M1_no_rounds_for_another_method() -> None:
         assert "input_required" not in str(wire.written)
 
 
-@pytest.mark.parametrize("carrier", [ROUNDS, STORED])
+@in_rounds
 async def test_M2_keys_and_kinds_of_what_is_asked(carrier: str) -> None:
     """Approvals, forms and pages of one turn leave together; no key is ever used twice."""
     pay = tool(name="pay", approve=True)(add.fn)
@@ -373,9 +377,7 @@ async def test_M2_keys_and_kinds_of_what_is_asked(carrier: str) -> None:
         while result["resultType"] == "input_required":
             assert result["requestState"]
             asked.append(result["inputRequests"])
-            result = await wire.round(
-                "worker", GO, answers=await wire.answers_to(result), state=result["requestState"]
-            )
+            result = await wire.go_on(result, "worker", GO)
     assert result["structuredContent"] == {"result": "ok"}
     keys = [key for requests in asked for key in requests]
     assert len(keys) == len(set(keys)) == 6
@@ -505,7 +507,7 @@ async def test_H1_H2_a_stream_that_broke_is_taken_up_again() -> None:
                         break
                 assert primed, "an event with an id and no data comes first"
             for prompt, number in (("two", 3), ("one", 2)):
-                result = says({"type": "text", "text": f"answer to {prompt}"})
+                result = says(text(f"answer to {prompt}"))
                 reply = {"jsonrpc": "2.0", "id": asks[prompt]["id"], "result": result}
                 await client.post(url, content=json.dumps(reply), headers=headers)
                 again = headers | {"last-event-id": cursors[prompt]}
@@ -565,6 +567,7 @@ async def test_S2_H4_errors_over_http() -> None:
             assert await code_of(request) == (400, -32602)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_H5_no_error_code_is_invented() -> None:
     """All codes of the protocol's ranges come from the SDK by name; -32000 to -32768 are its."""
     files = list(Path(agentloop.__file__).parent.rglob("*.py"))
@@ -578,7 +581,7 @@ async def test_H5_no_error_code_is_invented() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("carrier", [ROUNDS, STORED])
+@in_rounds
 async def test_H9_two_calls_side_by_side_keep_apart(carrier: str) -> None:
     """Of the same tool, on the same connection, with the same arguments: the state tells them."""
     server = serving(Agent("worker", tools=[add]), carrier)
@@ -588,8 +591,8 @@ async def test_H9_two_calls_side_by_side_keep_apart(carrier: str) -> None:
         async def bring(state: str, key: str, *blocks: Any) -> Any:
             return await wire.round("worker", GO, answers={key: says(*blocks)}, state=state)
 
-        second = (await bring(second, "0:0", call("add", a=1)))["requestState"]
-        done = await bring(first, "0:0", {"type": "text", "text": "first"})
+        second = (await bring(second, "0:0", calls("add", a=1)))["requestState"]
+        done = await bring(first, "0:0", text("first"))
         assert done["structuredContent"] == {"result": "first"}
-        done = await bring(second, "0:1", {"type": "text", "text": "second"})
+        done = await bring(second, "0:1", text("second"))
         assert done["structuredContent"] == {"result": "second"}

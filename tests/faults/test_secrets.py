@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -36,20 +37,39 @@ from agentloop_providers import AnthropicProvider, OpenAIChatProvider, ScriptedP
 from agentloop_providers.retry import Retry
 from agentloop_providers.scripted import use
 from tests.faults.http import post_of, result_of, serving_http
-from tests.faults.kit import CARRIERS, PROVIDER, PUSH, Model, Played, play, serving
+from tests.faults.kit import (
+    GO,
+    PROVIDER,
+    PUSH,
+    STORED,
+    Model,
+    Played,
+    calls,
+    play,
+    says,
+    serving,
+)
 from tests.faults.wire import PEOPLE, Rejected, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 CANARY = "hunter2-c4n4ry"
-STORED = CARRIERS[-1]
 
 
 class Watch:
     """Everything that may be read of a run, but for its own transcript."""
 
-    def __init__(self, logs: list[Any], folder: Path, *, content: bool = False) -> None:
-        self._logs, self._folder = logs, folder
+    def __init__(
+        self,
+        logs: list[Any],
+        folder: Path,
+        caplog: pytest.LogCaptureFixture,
+        capsys: pytest.CaptureFixture[str],
+        *,
+        content: bool = False,
+    ) -> None:
+        self._logs, self._folder, self._caplog, self._capsys = logs, folder, caplog, capsys
+        caplog.set_level(logging.INFO)
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
@@ -64,14 +84,14 @@ class Watch:
         if isinstance(event, RunEnded):
             self._runs.append(event.run)
 
-    def told(self, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> str:
+    def told(self) -> str:
         """What operators read: log lines, spans, output."""
-        out, err = capsys.readouterr()
+        out, err = self._capsys.readouterr()
         spans = [span.to_json() for span in self._exporter.get_finished_spans()]
         assert spans
         assert self._logs
         errors = [repr(line.get("exc_info")) for line in self._logs]
-        return "\n".join([out, err, caplog.text, *map(str, self._logs), *errors, *spans])
+        return "\n".join([out, err, self._caplog.text, *map(str, self._logs), *errors, *spans])
 
     def kept(self, played: Played) -> str:
         """What models, clients and readers of transcripts read."""
@@ -86,8 +106,18 @@ class Watch:
 
 
 @pytest.fixture
-def watch(logs: list[Any], tmp_path: Path) -> Watch:
-    return Watch(logs, tmp_path)
+def watching(
+    logs: list[Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Watch]:
+    return functools.partial(Watch, logs, tmp_path, caplog, capsys)
+
+
+@pytest.fixture
+def watch(watching: Callable[..., Watch]) -> Watch:
+    return watching()
 
 
 class Odd(Exception):
@@ -129,31 +159,19 @@ FAILING = [raises, raises_with_a_cause, raises_in_a_thread, leaves, says_more, g
 
 
 @pytest.mark.fault("B25")
-async def test_what_is_in_exceptions_stays_there(
-    carrier: str,
-    watch: Watch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_what_is_in_exceptions_stays_there(carrier: str, watch: Watch) -> None:
     agent = Agent("worker", tools=FAILING)
     uses = [use(fn.__name__) for fn in FAILING]
     played = await play(carrier, agent, uses, "sorry", on_event=watch.sink)
     assert all(is_error for _, is_error in played.results)
     assert "ValueError" in played.results[0][0]
     assert CANARY not in watch.kept(played)
-    assert CANARY not in watch.told(caplog, capsys)
+    assert CANARY not in watch.told()
 
 
 @pytest.mark.fault("B25")
-async def test_arguments_and_results_are_for_the_model_alone(
-    carrier: str,
-    watch: Watch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_arguments_and_results_are_for_the_model_alone(carrier: str, watch: Watch) -> None:
     """What the model says and what a tool gives it are in the transcript, and nowhere else."""
-    caplog.set_level(logging.INFO)
 
     async def look_up(token: str) -> str:
         return f"it is {token}"
@@ -162,7 +180,7 @@ async def test_arguments_and_results_are_for_the_model_alone(
     script = [[use("look_up", token=CANARY)], [use("look_up", wrong=CANARY)], f"so: {CANARY}"]
     played = await play(carrier, agent, *script, on_event=watch.sink, prompt=CANARY)
     assert CANARY in played.results[0][0]
-    assert CANARY not in watch.told(caplog, capsys)
+    assert CANARY not in watch.told()
     if played.wire:
         progress = [line for line in played.wire.written if "notifications/" in line]
         assert CANARY not in str(progress)
@@ -226,20 +244,17 @@ def pieces(text: str) -> list[str]:
 async def test_a_registered_secret(
     carrier: str,
     from_model: bool,
-    logs: list[Any],
-    tmp_path: Path,
     kept: None,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    watching: Callable[..., Watch],
 ) -> None:
     """It is in no log line, although content is logged; and where asked, not before the model."""
     keep_secret(CANARY, ODD, from_model=from_model)
-    watch = Watch(logs, tmp_path, content=True)
+    watch = watching(content=True)
     agent = Agent("worker", tools=LEAKING)
     uses = [use(tool.name) for tool in LEAKING]
     played = await play(carrier, agent, uses, use("leaks", key=CANARY), "ok", on_event=watch.sink)
     assert "the key is" in played.results[0][0]
-    assert pieces(watch.told(caplog, capsys)) == []
+    assert pieces(watch.told()) == []
     results = str([message for message in played.run.messages if message.role == "user"])
     assert bool(pieces(results)) is not from_model
     if from_model:
@@ -260,7 +275,7 @@ async def test_a_registered_secret_in_what_a_model_s_error_says(
         return
     server = serving(agent, carrier, on_event=watch.sink)
     async with connected(server, Model().answer, modern=carrier != PUSH, capabilities={}) as wire:
-        result = await wire.call("worker", {"prompt": "Go"})
+        result = await wire.call("worker", GO)
         assert HIDDEN in str(result)
         assert CANARY not in str(wire.written) + watch.kept(Played())
 
@@ -286,8 +301,6 @@ async def test_a_secret_that_begins_another_and_one_that_is_forgotten(kept: None
 async def test_the_environment_is_nobodys_business(
     carrier: str,
     watch: Watch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "DATABASE_URL"):
@@ -297,7 +310,7 @@ async def test_the_environment_is_nobodys_business(
         return "saw"
 
     played = await play(carrier, Agent("w", tools=[look]), [use("look")], "ok", on_event=watch.sink)
-    assert CANARY not in watch.kept(played) + watch.told(caplog, capsys)
+    assert CANARY not in watch.kept(played) + watch.told()
 
 
 @pytest.mark.fault("B25", on=(PROVIDER,))
@@ -306,10 +319,7 @@ async def test_a_key_and_a_password_in_the_address(
     carrier: str,
     provider: Any,
     watch: Watch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    caplog.set_level(logging.INFO)
     model = provider(
         "model-1",
         api_key=f"sk-{CANARY}",
@@ -320,40 +330,31 @@ async def test_a_key_and_a_password_in_the_address(
         result = await Agent("worker").run("Go", provider=model, on_event=watch.sink)
     shown = f"{result!r}{result.error}{model!r}{model.name}"
     assert CANARY not in shown + watch.kept(Played(runs={"0": result.run}))
-    assert CANARY not in watch.told(caplog, capsys)
+    assert CANARY not in watch.told()
 
 
 # The SDK's HTTP server and client leave generators behind that trio complains about.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
 @pytest.mark.fault("B25", on=(STORED,))
 @pytest.mark.timeout(10)
-async def test_headers_of_a_request(
-    carrier: str,
-    watch: Watch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_headers_of_a_request(carrier: str, watch: Watch) -> None:
     server = serving(Agent("worker", tools=[raises]), carrier, on_event=watch.sink)
     with serving_http(server.streamable_http_app) as url:
         async with httpx2.AsyncClient() as client:
-            request = post_of("worker", {"prompt": "Go"})
+            request = post_of("worker", GO)
             request["headers"] |= {
                 "authorization": f"Bearer {CANARY}",
                 "cookie": f"session={CANARY}",
                 "x-api-key": CANARY,
             }
             first = result_of(await client.post(url, **request))
-            use = {"type": "tool_use", "id": "c", "name": "raises", "input": {}}
-            answer = {"role": "assistant", "model": "m", "content": [use]}
-            again = post_of(
-                "worker", {"prompt": "Go"}, answers={"0:0": answer}, state=first["requestState"]
-            )
+            answers = {"0:0": says(calls("raises"))}
+            again = post_of("worker", GO, answers=answers, state=first["requestState"])
             again["headers"] |= request["headers"]
             second = result_of(await client.post(url, **again))
     logging.getLogger("httpx2").debug("done")
     assert CANARY not in json.dumps([first, second]) + watch.kept(Played())
-    assert CANARY not in watch.told(caplog, capsys)
+    assert CANARY not in watch.told()
 
 
 class Form(BaseModel):
@@ -361,14 +362,8 @@ class Form(BaseModel):
 
 
 @pytest.mark.fault("B25")
-async def test_what_a_person_says_is_for_the_tool_alone(
-    carrier: str,
-    watch: Watch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_what_a_person_says_is_for_the_tool_alone(carrier: str, watch: Watch) -> None:
     """The tool got it, and said nothing of it; a secret is given on a page, and never comes by."""
-    caplog.set_level(logging.INFO)
     got: list[str] = []
 
     @tool
@@ -389,7 +384,7 @@ async def test_what_a_person_says_is_for_the_tool_alone(
     )  # fmt: skip
     assert played.results == [("delivered", False)]
     assert got[-1] == CANARY
-    assert CANARY not in watch.kept(played) + watch.told(caplog, capsys)
+    assert CANARY not in watch.kept(played) + watch.told()
 
 
 @pytest.mark.fault("B25", on=(PROVIDER,))
@@ -434,7 +429,7 @@ async def test_what_breaks_in_a_reconcile(carrier: str, logs: list[Any]) -> None
     server = serving(Agent("worker", tools=[pay]), carrier, store=Claimed())
     model = Model([use("pay")], "ok")
     async with connected(server, model.answer, modern=True) as wire:
-        await wire.call("worker", {"prompt": "Go"})
+        await wire.call("worker", GO)
         assert CANARY not in f"{wire.written}{logs}"
     assert "Unknown outcome" in str(model.requests[-1])
     assert "reconcile_failed" in {line["event"] for line in logs}

@@ -37,26 +37,17 @@ from agentloop.store import MemoryStore, Store
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 from tests.faults.http import post_of, result_of, serving_http
-from tests.faults.kit import ROUNDS, STORED, Model, play
+from tests.faults.kit import GO, ROUNDS, STORED, Model, calls, play, says, text
 from tests.faults.wire import PEOPLE, SAMPLING, Rejected, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 KEY = b"0123456789abcdef0123456789abcdef"
-GO = {"prompt": "Go"}
 FROZEN = {"reason": "invalid_request_state"}
 
 
-def says(*blocks: Any) -> dict[str, Any]:
-    return {"role": "assistant", "model": "m", "content": list(blocks)}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
 def pay(amount: int, id: str = "c") -> dict[str, Any]:
-    return {"type": "tool_use", "id": id, "name": "pay", "input": {"amount": amount}}
+    return calls("pay", id=id, amount=amount)
 
 
 class Shop:

@@ -17,15 +17,24 @@ from agentloop.mcp import resumable, seal
 from agentloop.run import Stop
 from agentloop.store import MemoryStore
 from agentloop_providers.scripted import use
-from tests.faults.kit import CARRIERS, PROVIDER, PUSH, STORED, Model, Raw, play, serving
+from tests.faults.kit import (
+    GO,
+    PROVIDER,
+    PUSH,
+    STORED,
+    Model,
+    Raw,
+    each,
+    each_client,
+    in_rounds,
+    play,
+    says,
+    serving,
+    text,
+)
 from tests.faults.wire import PEOPLE, SAMPLING, Refuse, Rejected, Silence, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-
-IN_ROUNDS = CARRIERS[2:]
-GO = {"prompt": "Go"}
-each = pytest.mark.parametrize("carrier", CARRIERS)
-in_rounds = pytest.mark.parametrize("carrier", IN_ROUNDS)
 
 
 class Form(BaseModel):
@@ -131,9 +140,7 @@ async def test_a_person_may_take_any_time_in_rounds(carrier: str) -> None:
     model = Model([use("hurried")], "ok")
     async with connected(server, model.answer, modern=True, capabilities=PEOPLE) as wire:
         first = await wire.round("worker", GO)
-        second = await wire.round(
-            "worker", GO, answers=await wire.answers_to(first), state=first["requestState"]
-        )
+        second = await wire.go_on(first, "worker", GO)
         ((key, question),) = second["inputRequests"].items()
         assert question["method"] == "elicitation/create"
         await anyio.sleep(0.3)
@@ -149,9 +156,7 @@ async def test_an_answer_that_comes_twice(carrier: str) -> None:
     model = Model([use("where"), use("pay")], "ok")
     async with connected(server, model.answer, modern=True, capabilities=PEOPLE) as wire:
         first = await wire.round("worker", GO)
-        second = await wire.round(
-            "worker", GO, answers=await wire.answers_to(first), state=first["requestState"]
-        )
+        second = await wire.go_on(first, "worker", GO)
         questions = {
             request["params"]["message"]: key for key, request in second["inputRequests"].items()
         }
@@ -218,8 +223,7 @@ async def test_questions_leave_in_the_round_of_asks(
         while result["resultType"] == "input_required":
             asked = result["inputRequests"].values()
             kinds.append(sorted(request["method"] for request in asked))
-            state = result["requestState"]
-            result = await wire.round("both", answers=await wire.answers_to(result), state=state)
+            result = await wire.go_on(result, "both")
     assert result["content"][0]["text"] == "bought, two"
     ask, question = "sampling/createMessage", "elicitation/create"
     assert kinds == [[ask] * 2, [question] * 3 + [ask], [ask]]
@@ -234,16 +238,14 @@ async def test_an_answer_of_another_kind(carrier: str) -> None:
     model = Model([use("where")], "ok")
     async with connected(server, model.answer, modern=True, capabilities=PEOPLE) as wire:
         first = await wire.round("worker", GO)
-        second = await wire.round(
-            "worker", GO, answers=await wire.answers_to(first), state=first["requestState"]
-        )
+        second = await wire.go_on(first, "worker", GO)
         (key,) = second["inputRequests"]
-        sampled = {"role": "assistant", "model": "m", "content": {"type": "text", "text": "Rome"}}
-        third = await wire.round("worker", GO, answers={key: sampled}, state=second["requestState"])
+        sampled = {key: says(text("Rome"))}
+        third = await wire.round("worker", GO, answers=sampled, state=second["requestState"])
         assert "gave no answer of its user" in str(third["inputRequests"])
 
 
-@pytest.mark.parametrize("carrier", CARRIERS[1:])
+@each_client
 @pytest.mark.parametrize(
     ("declared", "form", "url"),
     [
