@@ -33,7 +33,12 @@ from agentloop.run import Run
 from agentloop.secret import HIDDEN, forget_secret, hidden, hidden_from_model
 from agentloop.store import MemoryStore
 from agentloop.telemetry import OpenTelemetry
-from agentloop_providers import AnthropicProvider, OpenAIChatProvider, ScriptedProvider
+from agentloop_providers import (
+    AnthropicProvider,
+    OpenAIChatProvider,
+    OpenAIProvider,
+    ScriptedProvider,
+)
 from agentloop_providers.retry import Retry
 from agentloop_providers.scripted import use
 from tests.faults.http import post_of, result_of, serving_http
@@ -314,7 +319,7 @@ async def test_the_environment_is_nobodys_business(
 
 
 @pytest.mark.fault("B25", on=(PROVIDER,))
-@pytest.mark.parametrize("provider", [AnthropicProvider, OpenAIChatProvider])
+@pytest.mark.parametrize("provider", [AnthropicProvider, OpenAIChatProvider, OpenAIProvider])
 async def test_a_key_and_a_password_in_the_address(
     carrier: str,
     provider: Any,

@@ -9,7 +9,7 @@ import pytest
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp_types import CallToolRequestParams, CallToolResult, ElicitResult, TextContent
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from agentloop import Agent, Limits, ask_url, ask_user, gather, tool
 from agentloop.errors import DefinitionError
@@ -292,31 +292,36 @@ async def test_a_client_that_refuses_to_ask_ends_its_own_call(carrier: str) -> N
         await play(carrier, agent(where), [use("where")], user=user, capabilities=PEOPLE)
 
 
-class Secret(BaseModel):
-    api_key: str
+SECRET = [
+    *["password", "db_passwd", "passcode", "api_key", "privateKey", "accessToken", "clientSecret"],
+    *["card_number", "credit_card", "cvc", "pin", "otp", "key"],
+]
+PLAIN = ["city", "keyboard", "sort_key", "spinning", "discarded", "compass"]
 
 
-class Card(BaseModel):
-    card_number: str
-
-
-@pytest.mark.parametrize("form", [Secret, Card])
 @each
-async def test_a_form_for_secrets_is_the_authors_mistake(
-    carrier: str, form: type[BaseModel]
-) -> None:
+@pytest.mark.parametrize("name", [*SECRET, *PLAIN])
+async def test_a_form_for_secrets_is_the_authors_mistake(carrier: str, name: str) -> None:
+    form: Any = create_model("Form", **{name: (str, ...)})  # type: ignore[call-overload]
     questions: list[Any] = []
 
     @tool
     async def ask() -> str:
-        with pytest.raises(DefinitionError, match="secret"):
+        try:
             await ask_user("Please", form)
-        return "refused"
+        except DefinitionError as error:
+            return str(error)
+        return "asked"
 
     async def user(params: Any) -> ElicitResult:
         questions.append(params)
-        return ElicitResult(action="decline")
+        return ElicitResult(action="accept", content={name: "x"})
 
     played = await play(carrier, agent(ask), [use("ask")], "ok", user=user, capabilities=PEOPLE)
-    assert played.results == [("refused", False)]
-    assert questions == []
+    ((text, _),) = played.results
+    if name in PLAIN:
+        assert (text, len(questions)) == ("asked", 1)
+    else:
+        assert "looks like a secret" in text
+        assert "ask_url" in text
+        assert questions == []
