@@ -24,7 +24,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import AESGCMRequestStateCodec, RequestStateSecurity
-from mcp_types import CallToolRequestParams, CallToolResult, TextContent
+from mcp_types import CallToolRequestParams, CallToolResult, ImageContent, TextContent
 from pydantic import AnyHttpUrl
 
 from agentloop import Agent, Limits, tool
@@ -37,7 +37,7 @@ from agentloop.store import MemoryStore, Store
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 from tests.faults.http import post_of, result_of, serving_http
-from tests.faults.kit import GO, ROUNDS, STORED, Model, calls, play, says, text
+from tests.faults.kit import GO, ROUNDS, STORED, Model, calls, play, says, serving, text
 from tests.faults.wire import PEOPLE, SAMPLING, Rejected, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -571,6 +571,28 @@ async def test_R16_a_result_of_50_megabytes(carrier: str) -> None:
         )
     assert len(second["requestState"]) < 64 * 1024
     assert len(json.dumps(second)) < 128 * 1024
+
+
+@pytest.mark.fault("B64", on=(STORED,))
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_stored_state_that_no_client_could_bring(carrier: str) -> None:
+    """What a client may bring inflates to 64 MiB; what the server's own store holds to any size."""
+    image = ImageContent(data="A" * 5_000_000, mime_type="image/png")
+
+    async def look() -> ImageContent:
+        return image
+
+    server = serving(Agent("worker", tools=[look]), carrier)
+    async with connected(server, Model().answer, modern=True) as wire:
+        first = await wire.round("worker", GO)
+        looks = says(*(calls("look", id=f"c{n}") for n in range(14)))
+        second = await wire.round("worker", GO, answers={"0:0": looks}, state=first["requestState"])
+        assert len(second["requestState"]) < 1_000
+        done = await wire.round(
+            "worker", GO, answers={"0:1": says(text("seen"))}, state=second["requestState"]
+        )
+    assert done["structuredContent"] == {"result": "seen"}
 
 
 @pytest.mark.fault("B64")
