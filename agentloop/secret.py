@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from threading import Lock
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, quote_plus
 
 from agentloop.errors import DefinitionError
+from agentloop.text import clean
 
 HIDDEN = "[secret]"
 """Stands where a secret stood."""
@@ -27,15 +29,37 @@ SHORTEST = 6
 T = TypeVar("T")
 
 
+class _Forms:
+    """Secrets in all the ways in which texts hold them: plain, in JSON, in a URL, in a ``repr``."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        # The longest first: one secret may begin another.
+        self._forms = sorted({form for value in values for form in _forms(value)}, key=len)[::-1]
+        self._pattern = re.compile("|".join(map(re.escape, self._forms)))
+
+    def taken_out(self, text: str) -> str:
+        # Looking for each is much faster than the pattern, and most texts hold none.
+        found = any(form in text for form in self._forms)
+        return self._pattern.sub(HIDDEN, text) if found else text
+
+
+def _forms(value: str) -> set[str]:
+    in_json = (json.dumps(value, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
+    # A variable of the environment may hold what is no UTF-8.
+    in_url = (quote(value, safe, errors="replace") for safe in ("/", ""))
+    plus = quote_plus(value, errors="replace")
+    return {value, clean(value), *in_json, *in_url, plus, repr(value)[1:-1]}
+
+
 class _Secrets:
-    """The secrets of this process. What is asked of it is one look where there are none."""
+    """The secrets of this process."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: dict[str, bool] = {}
         """Whether it is kept from the model, by secret."""
-        self.all: re.Pattern[str] | None = None
-        self.from_model: re.Pattern[str] | None = None
+        self.all: _Forms | None = None
+        self.from_model: _Forms | None = None
 
     def keep(self, values: tuple[str, ...], from_model: bool) -> None:
         with self._lock:
@@ -50,22 +74,9 @@ class _Secrets:
             self._compile()
 
     def _compile(self) -> None:
-        self.all = _pattern(list(self._kept))
-        self.from_model = _pattern([value for value, hidden in self._kept.items() if hidden])
-
-
-def _pattern(values: list[str]) -> re.Pattern[str] | None:
-    written = {form for value in values for form in _forms(value)}
-    # The longest first: one secret may begin another.
-    found = sorted(written, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, found))) if found else None
-
-
-def _forms(value: str) -> set[str]:
-    """``value`` as texts hold it: plain, in JSON, in a URL, in a ``repr``."""
-    in_json = (json.dumps(value, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
-    in_url = (quote(value), quote(value, safe=""), quote_plus(value))
-    return {value, *in_json, *in_url, repr(value)[1:-1]}
+        hidden = [value for value, from_model in self._kept.items() if from_model]
+        self.all = _Forms(self._kept) if self._kept else None
+        self.from_model = _Forms(hidden) if hidden else None
 
 
 _SECRETS = _Secrets()
@@ -99,16 +110,16 @@ def hidden_from_model(value: T) -> T:
     return _without(value, _SECRETS.from_model)
 
 
-def _without(value: T, pattern: re.Pattern[str] | None) -> T:
-    return value if pattern is None else cast("T", _replaced(value, pattern))
+def _without(value: T, secrets: _Forms | None) -> T:
+    return value if secrets is None else cast("T", _replaced(value, secrets))
 
 
-def _replaced(value: Any, pattern: re.Pattern[str]) -> Any:
+def _replaced(value: Any, secrets: _Forms) -> Any:
     if isinstance(value, str):
-        return pattern.sub(HIDDEN, value)
+        return secrets.taken_out(value)
     if isinstance(value, dict):
         items = cast("dict[Any, Any]", value).items()
-        return {_replaced(key, pattern): _replaced(each, pattern) for key, each in items}
+        return {_replaced(key, secrets): _replaced(each, secrets) for key, each in items}
     if isinstance(value, list | tuple):
-        return [_replaced(each, pattern) for each in cast("list[Any]", value)]
+        return [_replaced(each, secrets) for each in cast("list[Any]", value)]
     return value

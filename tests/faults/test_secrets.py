@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from agentloop.events import Event, RunEnded, all_of
 from agentloop.logs import StructLog
 from agentloop.mcp import resumable
 from agentloop.mcp.callback import sampling_callback
+from agentloop.results import to_result
 from agentloop.run import Run
 from agentloop.secret import HIDDEN, forget_secret, hidden, hidden_from_model
 from agentloop.store import MemoryStore
@@ -283,6 +285,30 @@ async def test_a_registered_secret_in_what_a_model_s_error_says(
         result = await wire.call("worker", GO)
         assert HIDDEN in str(result)
         assert CANARY not in str(wire.written) + watch.kept(Played())
+
+
+async def test_a_secret_in_a_huge_result(kept: None) -> None:
+    """It is found before the text is cut, and the search costs little."""
+    keep_secret(CANARY, from_model=True)
+    huge = f"{CANARY}{'x' * 20_000_000}{CANARY}"
+    began = time.process_time()
+    (block,) = to_result("c", huge).content
+    assert time.process_time() - began < 1
+    assert block.type == "text"
+    assert block.text.startswith(HIDDEN)
+    assert block.text.endswith(f"x{HIDDEN}")
+
+
+async def test_a_secret_that_is_no_utf_8() -> None:
+    """As a variable of the environment may be."""
+    odd = "caf\udce9 and more"
+    keep_secret(odd, from_model=True)
+    try:
+        (block,) = to_result("c", f"a {odd} b").content
+        assert block.type == "text"
+        assert block.text == f"a {HIDDEN} b"
+    finally:
+        forget_secret(odd)
 
 
 @pytest.mark.parametrize("wrong", ["", "short", 1234567, None])
