@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentloop.provider import Provider
     from agentloop.result import RunResult
     from agentloop.run import Run, Stop
+    from agentloop.secret import keep_secret
     from agentloop.tools import Tool, tool
     from agentloop.usage import Limits, Usage
     from agentloop.user import ask_url, ask_user
@@ -36,6 +37,7 @@ __all__ = [
     "ask_user",
     "gather",
     "idempotency_key",
+    "keep_secret",
     "once",
     "tool",
 ]
@@ -57,6 +59,7 @@ _HOME = {
     "ask_user": "agentloop.user",
     "gather": "agentloop.branches",
     "idempotency_key": "agentloop.place",
+    "keep_secret": "agentloop.secret",
     "once": "agentloop.branches",
     "tool": "agentloop.tools",
 }

@@ -57,6 +57,15 @@ def take(reply: Reply, limits: Limits) -> Taken:
     return intake.taken
 
 
+def short(reply: Reply) -> Reply:
+    """``reply`` with the names of its model and stop reason no longer than logs and spans take."""
+    model, reason = reply.model, reply.stop_reason or ""
+    if len(model) <= MAX_NAME and len(reason) <= MAX_NAME:
+        return reply
+    names = {"model": model[:MAX_NAME], "stop_reason": reason[:MAX_NAME] or None}
+    return reply.model_copy(update=names)
+
+
 class _Intake:
     """Takes block after block, for as long as there is room."""
 

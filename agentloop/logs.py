@@ -37,6 +37,7 @@ from agentloop.events import (
     carrier,
 )
 from agentloop.run import Stop
+from agentloop.secret import hidden
 from agentloop.text import cut
 
 Redact = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -51,7 +52,8 @@ class StructLog:
     """An event sink that logs. One serves all agents.
 
     What people and models said is left out, unless ``content`` is set: then there are the texts,
-    arguments and results too, and what exactly an error said.
+    arguments and results too, and what exactly an error said; but for the secrets that are known
+    (:func:`agentloop.keep_secret`).
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class StructLog:
         if self._redact:
             line = self._redact(line)
         if line is not None:
+            line = hidden(line)
             getattr(self._logger, level)(line.pop("event", "event"), **line)
 
     def _bind(self, event: ToolStarted) -> None:
@@ -197,7 +200,7 @@ def _name(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return _plain(cut(text, MOST_CONTENT))
+    return _plain(cut(hidden(text), MOST_CONTENT))  # before it is cut, as half a secret tells too
 
 
 def _plain(text: str) -> str:

@@ -14,10 +14,12 @@ from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseCont
 from agentloop.dispatch import dispatch
 from agentloop.errors import DeniedError, ProviderError, where
 from agentloop.events import AskEnded, AskStarted, Sink, tell
+from agentloop.intake import short
 from agentloop.log import log
 from agentloop.place import Place
 from agentloop.provider import Provider
 from agentloop.run import Ask, Run, Stop, asking, called, close, fail, pending, sampled, stop
+from agentloop.secret import hidden
 from agentloop.strays import told_to_stop
 from agentloop.tools import Toolbox
 
@@ -83,7 +85,7 @@ class Driver:
         began = time.monotonic()
         patience.deadline = anyio.current_time() + _patience(run)
         try:
-            reply = await self.provider.sample(request)
+            reply = short(await self.provider.sample(request))
             seconds = time.monotonic() - began
             run = sampled(run, reply, seconds=seconds)
             tell(
@@ -94,7 +96,7 @@ class Driver:
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED
             spent = time.monotonic() - began
-            return fail(run, f"{error.code}: {error}", stop=why, seconds=spent)
+            return fail(run, hidden(f"{error.code}: {error}"), stop=why, seconds=spent)
         except (Exception, asyncio.CancelledError) as error:  # a provider that breaks its contract
             if isinstance(error, asyncio.CancelledError) and told_to_stop():
                 raise

@@ -20,6 +20,7 @@ from mcp_types import (
 )
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from agentloop.secret import hidden_from_model
 from agentloop.text import clean, clean_json, cut
 
 DEFAULT_MAX_BYTES = 16 * 1024
@@ -51,7 +52,7 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
     where there is no JSON for it.
     """
     if isinstance(value, str) and len(value) * 4 <= max_bytes:  # a short text: nothing to bound
-        content = [TextContent(text=clean(value))] if value else []
+        content = [TextContent(text=_safe(value))] if value else []
         return ToolResultContent(tool_use_id=id, content=content)
     structured, is_error, meta = None, None, None
     content: list[ContentBlock]
@@ -74,15 +75,20 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
         content=_bounded(content, max_bytes),
         structured_content=structured,
         is_error=is_error,
-        _meta=meta,
+        _meta=hidden_from_model(meta),
     )
 
 
 def error_result(id: str, text: str) -> ToolResultContent:
     """A result that tells the model what went wrong."""
     return ToolResultContent(
-        tool_use_id=id, content=[TextContent(text=cut(clean(text), 4096))], is_error=True
+        tool_use_id=id, content=[TextContent(text=cut(_safe(text), 4096))], is_error=True
     )
+
+
+def _safe(text: str) -> str:
+    """``text`` as a wire takes it, without what is to be kept from the model."""
+    return hidden_from_model(clean(text))
 
 
 def _json(value: Any) -> str:
@@ -113,7 +119,7 @@ def _structured(value: CallToolResult | ToolResultContent, max_bytes: int) -> di
         return None
     written = _json(data)
     said = any(block.type == "text" and _same(block.text, data) for block in value.content)
-    return None if said or len(written) > max_bytes else clean_json(data)
+    return None if said or len(written) > max_bytes else hidden_from_model(clean_json(data))
 
 
 def _same(text: str, data: Any) -> bool:
@@ -173,13 +179,13 @@ def _clean(item: Any) -> Any:
     changes: dict[str, Any] = {}
     for name, value in item.__dict__.items():
         if isinstance(value, str):
-            fine = clean(value)
+            fine = _safe(value)
             if name not in _CONTENT_FIELDS:
                 fine = cut(fine, MAX_FIELD_BYTES)
         elif name == "resource":
             fine = _clean(value)
         elif name == "meta" and value:
-            fine = clean_json(value)
+            fine = hidden_from_model(clean_json(value))
         else:
             continue
         if fine is not value:

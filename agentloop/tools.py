@@ -23,6 +23,16 @@ DEFAULT_GRACE = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
+_DIALECTS = (
+    "json-schema.org/draft/2020-12/schema",
+    "json-schema.org/draft/2019-09/schema",
+    "json-schema.org/draft-07/schema",
+)
+"""Of JSON Schema: the protocol's own, and what servers of other makes declare, which says the same
+with the keywords that models read."""
+
+_scheme_and_hash = re.compile(r"^https?://|#$")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tool:
@@ -83,6 +93,12 @@ class Tool:
             raise DefinitionError(f"tool {self.name!r}: either idempotent or once, not both")
         if self.input_schema.get("type") != "object":
             raise DefinitionError(f"tool {self.name!r}: its input schema is not of type object")
+        dialect = self.input_schema.get("$schema", _DIALECTS[0])
+        if not isinstance(dialect, str) or _scheme_and_hash.sub("", dialect) not in _DIALECTS:
+            raise DefinitionError(
+                f"tool {self.name!r}: its input schema is of the dialect {str(dialect)[:128]!r}; "
+                f"known are {', '.join(_DIALECTS)}"
+            )
 
     @property
     def guarded(self) -> bool:

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 from mcp_types import (
@@ -27,6 +27,7 @@ from agentloop.errors import AgentLoopError, DefinitionError, ToolError, where
 from agentloop.log import log
 from agentloop.output import explain
 from agentloop.place import HERE, Place
+from agentloop.secret import hidden
 from agentloop.strays import stray
 from agentloop.text import clean, cut
 from agentloop.threads import work_of
@@ -34,7 +35,11 @@ from agentloop.tools import Tool, is_async
 
 FormT = TypeVar("FormT", bound=BaseModel)
 
-_SECRETS = re.compile(r"pass(word|phrase)|secret|token|api_?key|credential|card_?n|cvv", re.I)
+_SECRETS = re.compile(
+    r"pass(word|wd|phrase|code)|secret|token|credential|(credit|debit)_?card|card_?n|cv[vc]"
+    r"|(api|access|private|signing|encryption|ssh)_?key|^(key|card|pin|pwd|otp)$",
+    re.I,
+)
 _PRIMITIVES = frozenset({"string", "number", "integer", "boolean"})
 
 
@@ -62,14 +67,17 @@ async def ask_url(message: str, url: str) -> None:
 
     Returning means that they agreed to go there, not that they are done there. Raises
     :class:`UserDeclined` where they did not, :class:`ToolError` where the client cannot ask them,
-    and :class:`DefinitionError` for a URL that is not https or carries credentials.
+    and :class:`DefinitionError` for a URL that is not https or carries credentials: in its
+    authority, in a parameter that is named like one, or anywhere a secret that is known.
     """
     parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise DefinitionError("ask_url: an https:// URL, or http:// on this machine")
-    if parts.username or parts.password:
-        raise DefinitionError("ask_url: the URL must not carry credentials")
+    named = next((n for n, _ in parse_qsl(parts.query) if _SECRETS.search(n)), None)
+    if parts.username or parts.password or named or hidden(url) != url:
+        what = f" (its parameter {named!r} looks like one)" if named else ""
+        raise DefinitionError(f"ask_url: the URL must not carry credentials{what}")
     await _ask(ElicitRequestURLParams(message=clean(message), url=url))
 
 

@@ -23,10 +23,11 @@ PUBLIC = {
         "Usage",
         "__version__",
         "gather",
+        "keep_secret",
         "once",
         "tool",
     ],
-    "agentloop.mcp": ["mount", "resumable"],
+    "agentloop.mcp": ["InputLimits", "mount", "resumable"],
     "agentloop.testing": ["MockClient"],
     "agentloop_providers": ["OfflineProvider", "ScriptedProvider"],
 }

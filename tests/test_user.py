@@ -218,7 +218,16 @@ async def test_a_person_can_be_asked_to_visit_a_page(carrier: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com", "https://me:pw@example.com", "ftp://x", "nonsense", ""]
+    "url",
+    [
+        "http://example.com",
+        "https://me:pw@example.com",
+        "https://example.com/in?access_token=1",
+        "https://example.com/in?a=b&apiKey=1",
+        "ftp://x",
+        "nonsense",
+        "",
+    ],
 )
 async def test_a_url_that_the_protocol_forbids_is_refused(url: str) -> None:
     with pytest.raises(DefinitionError):

@@ -116,7 +116,7 @@ async def _score(name: str, scorer: Scorer, result: RunResult[Any], case: Case) 
             verdict = await verdict
         return verdict if isinstance(verdict, Score) else Score(float(verdict))
     except Exception as error:  # noqa: BLE001  the author's bug must not end the others
-        log().exception("scorer_failed", scorer=name, case=case.id)
+        log().error("scorer_failed", scorer=name, case=case.id, exc_info=error)
         return Score(None, f"the scorer failed: {type(error).__name__}: {error}")
 
 

@@ -9,15 +9,27 @@ if TYPE_CHECKING:
     from agentloop.mcp.asker import caller
     from agentloop.mcp.codec import StateCodec
     from agentloop.mcp.handover import detach
+    from agentloop.mcp.input_limits import InputLimits
     from agentloop.mcp.lowlevel import seal
     from agentloop.mcp.mounted import mount
     from agentloop.mcp.reentry import resumable
     from agentloop.mcp.remote import tools_from
     from agentloop.mcp.tasks import Tasks
 
-__all__ = ["StateCodec", "Tasks", "caller", "detach", "mount", "resumable", "seal", "tools_from"]
+__all__ = [
+    "InputLimits",
+    "StateCodec",
+    "Tasks",
+    "caller",
+    "detach",
+    "mount",
+    "resumable",
+    "seal",
+    "tools_from",
+]
 
 _HOME = {
+    "InputLimits": "agentloop.mcp.input_limits",
     "StateCodec": "agentloop.mcp.codec",
     "Tasks": "agentloop.mcp.tasks",
     "caller": "agentloop.mcp.asker",

@@ -32,13 +32,16 @@ def _deflate(data: bytes, strategy: int) -> bytes:
     return deflating.compress(data) + deflating.flush()
 
 
-def inflate(data: bytes) -> bytes:
-    """What was deflated. Raises :class:`ValueError` for anything else, and for what is too much."""
+def inflate(data: bytes, most: int = MAX_BYTES) -> bytes:
+    """What was deflated, at most ``most`` bytes; 0 is no limit.
+
+    Raises :class:`ValueError` for anything else, and for what is too much.
+    """
     inflating = zlib.decompressobj(wbits=-15, zdict=_COMMON)
     try:
-        inflated = inflating.decompress(data, MAX_BYTES)
+        inflated = inflating.decompress(data, most)
     except zlib.error as error:
         raise ValueError("not deflated") from error
     if not inflating.eof:
-        raise ValueError(f"cut off, or larger than {MAX_BYTES} bytes")
+        raise ValueError(f"cut off, or larger than {most} bytes")
     return inflated

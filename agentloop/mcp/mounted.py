@@ -13,10 +13,11 @@ from agentloop.agent import Agent
 from agentloop.errors import DefinitionError
 from agentloop.events import Sink
 from agentloop.mcp.handover import When
+from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import RESUME, to_tool_result
-from agentloop.mcp.served import MAX_WIRE_STATE
+from agentloop.mcp.served import DEFAULT_INPUT_LIMITS, MAX_WIRE_STATE
 from agentloop.provider import Provider
 from agentloop.result import RunResult
 from agentloop.store import Store
@@ -36,6 +37,7 @@ def mount(
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
+    input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
@@ -53,6 +55,7 @@ def mount(
         "emulate": emulate,
         "max_state_bytes": max_state_bytes,
         "task": task,
+        "input_limits": input_limits,
     }
     if isinstance(server, MCPServer):
 

@@ -23,11 +23,18 @@ from agentloop.errors import (
 from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.mcp.handover import HANDOVER, Continued, Handover, When, tasks_not_declared
+from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import REQUEST, Request, is_context, request_in
 from agentloop.mcp.rounds import RoundsHost, Suspended
-from agentloop.mcp.served import MAX_WIRE_STATE, ServedHost, Serving, capability_refusal
+from agentloop.mcp.served import (
+    DEFAULT_INPUT_LIMITS,
+    MAX_WIRE_STATE,
+    ServedHost,
+    Serving,
+    capability_refusal,
+)
 from agentloop.mcp.stored import detached, over_stored_rounds
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
@@ -48,6 +55,7 @@ def resumable(
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
+    input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -59,6 +67,7 @@ def resumable(
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
+    input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -78,9 +87,10 @@ def resumable(
     not ``sampling.tools`` with the tools written into the prompt. Without a store, a call whose
     state would take more than ``max_state_bytes`` on the wire ends with an error that says so.
     ``task`` says when a call goes on as a task, on a server with
-    :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them.
+    :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them. Arguments and
+    answers beyond ``input_limits`` are refused.
     """
-    serving = Serving(provider, store, on_event, emulate, max_state_bytes, task)
+    serving = Serving(provider, store, on_event, emulate, max_state_bytes, task, input_limits)
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(function)
@@ -104,9 +114,11 @@ def resumable(
 async def serve(request: Request, function: Callable[[], Awaitable[Any]], serving: Serving) -> Any:
     """Run ``function`` as the handler of ``request``: what it gives, or an InputRequiredResult.
 
-    Raises ``MCPError`` where the client lacks a capability or brings a state that does not fit,
-    and whatever ``function`` raises.
+    Raises ``MCPError`` where the client lacks a capability, sends too much, or brings a state that
+    does not fit, and whatever ``function`` raises.
     """
+    if (excess := serving.input_limits.excess(request)) is not None:
+        raise MCPError(code=INVALID_PARAMS, message=excess, data={"reason": "input_too_large"})
     token = REQUEST.set(request)
     try:
         return await _with_progress(request, function, serving)

@@ -38,6 +38,16 @@ class Request:
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """The request's params as they came."""
+        return _wire(self.context).params or {}
+
+    @property
+    def arguments(self) -> Any:
+        """What the tool was called with, unchecked."""
+        return self.params.get("arguments")
+
+    @property
     def principal(self) -> str | None:
         """Who calls, where the transport authenticated somebody."""
         return authenticated_principal(self.context)
@@ -49,8 +59,7 @@ class Request:
 
     def new_call(self) -> str:
         """A name for the call that begins with this request, see :func:`call_name`."""
-        wire = getattr(self.context, "request_context", self.context)
-        return call_name(getattr(wire, "_srctx", wire))  # FastMCP wraps the SDK's
+        return call_name(_wire(self.context))
 
     @property
     def in_rounds(self) -> bool:
@@ -61,6 +70,12 @@ class Request:
 IDEMPOTENCY_KEY = "dev.agentloop/idempotency-key"
 """In the ``_meta`` of a ``tools/call``: the same key with the same arguments is the same call, also
 when the client never got the first answer."""
+
+
+def _wire(context: Any) -> ServerRequestContext[Any, Any]:
+    """The SDK's own context inside of a host's."""
+    wire = getattr(context, "request_context", context)
+    return getattr(wire, "_srctx", wire)  # FastMCP wraps the SDK's
 
 
 def call_name(wire: ServerRequestContext[Any, Any]) -> str:

@@ -17,7 +17,7 @@ class RequestLimits:
     """How much one sampling request may be. A server's transcript grows with each step."""
 
     messages: int = 1000
-    blocks: int = 20_000
+    blocks: int = 100_000
     """Content blocks of all messages, those of tool results included."""
     bytes: int = 64 * 1024 * 1024
     """Text, arguments and data of all messages and tools."""

@@ -34,6 +34,7 @@ from agentloop.errors import (
     ToolError,
 )
 from agentloop.events import Sink
+from agentloop.mcp.deflate import MAX_BYTES
 from agentloop.mcp.handover import HANDOVER
 from agentloop.mcp.increments import amend
 from agentloop.mcp.request import Request
@@ -79,6 +80,7 @@ class RoundsHost(ServedHost):
     """Keeps what the function's runs and ``once`` values are, from one round to the next."""
 
     suspends = True
+    most_state = MAX_BYTES
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class RoundsHost(ServedHost):
         Raises :class:`StateError` for one not of ours.
         """
         super().__init__(request, RoundsProvider(self), serving, sink)
-        saved: dict[str, Any] = unpack(state) if state else {}
+        saved: dict[str, Any] = unpack(state, self.most_state) if state else {}
         if saved and saved.get("v") != STATE_VERSION:
             raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
         amend(saved, entries)

@@ -21,6 +21,7 @@ from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
 from agentloop.mcp.handle import keep, recall
 from agentloop.mcp.handover import When
+from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.request import Request
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
@@ -32,6 +33,9 @@ MAX_WIRE_STATE = 2 * 1024 * 1024
 
 It comes back in a request, of which the SDK takes 4 MiB, together with the client's answers.
 """
+
+
+DEFAULT_INPUT_LIMITS = InputLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Serving:
     """What a state may take that crosses the wire."""
     task: When = "when_needed"
     """When a call becomes a task, where the server has tasks and the client can deal with them."""
+    input_limits: InputLimits = DEFAULT_INPUT_LIMITS
+    """What is taken of a client."""
 
 
 class ServedHost(Host):
@@ -68,6 +74,7 @@ class ServedHost(Host):
         self.store = serving.store
         self.call = secrets.token_urlsafe(24)
         """Names the call where it is kept."""
+        self._input_limits = serving.input_limits
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:
         """Raises :class:`CapabilityError` where neither client nor provider can answer."""
@@ -99,13 +106,15 @@ class ServedHost(Host):
         if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
             params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
         try:
-            return await self.request.session.send_request(
+            answer = await self.request.session.send_request(
                 ElicitRequest(params=params),
                 ElicitResult,
                 metadata=ServerMessageMetadata(related_request_id=self.request.id),
             )
         except (MCPError, ValidationError) as error:
             raise ToolError("The client could not ask its user.") from error
+        self._input_limits.check(answer)
+        return answer
 
     async def put_by(self, key: str, run: Run) -> str | None:
         if self.store is None:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from agentloop.errors import StateError
-from agentloop.mcp.deflate import deflate, inflate
+from agentloop.mcp.deflate import MAX_BYTES, deflate, inflate
 
 _PREFIX = "a2"
 
@@ -28,12 +28,13 @@ def packed(written: bytes) -> str:
     return _PREFIX + base64.b64encode(deflate(written)).decode()
 
 
-def unpack(text: str) -> dict[str, Any]:
-    """What :func:`pack` wrote. Raises :class:`StateError` for anything else."""
+def unpack(text: str, most: int = MAX_BYTES) -> dict[str, Any]:
+    """What :func:`pack` wrote. Raises :class:`StateError` for anything else, and for more than
+    ``most`` bytes; 0 is no limit."""
     if not text.startswith(_PREFIX):
         raise StateError("the state is not one of agentloop's, or of another version of it")
     try:
-        state = from_json(inflate(base64.b64decode(text[len(_PREFIX) :], validate=True)))
+        state = from_json(inflate(base64.b64decode(text[len(_PREFIX) :], validate=True), most))
     except ValueError as error:
         raise StateError(f"the state is damaged: {error}") from error
     if not isinstance(state, dict):

@@ -229,6 +229,8 @@ def _named(request: Request) -> tuple[str, int, str]:
 class _StoredHost(RoundsHost):
     """Rounds with a ledger of the calls that must not run twice."""
 
+    most_state = 0  # it comes from the server's own store
+
     def __init__(
         self,
         request: Request,

@@ -10,6 +10,7 @@ from mcp_types import SamplingMessage, ToolResultContent, ToolUseContent
 
 from agentloop.definition import Definition
 from agentloop.meta import Reply
+from agentloop.secret import hidden
 from agentloop.transcript import Transcript
 
 
@@ -76,4 +77,4 @@ def _media(block: Any) -> dict[str, Any]:
 
 
 def _written(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(hidden(value), ensure_ascii=False, default=str)

@@ -22,6 +22,7 @@ from agentloop.events import (
 )
 from agentloop.meta import USAGE_KEY
 from agentloop.run import Run, Stop
+from agentloop.secret import hidden
 from agentloop.telemetry import content as said
 from agentloop.telemetry.ask import Spent
 from agentloop.telemetry.metrics import Conventions, Metrics
@@ -230,7 +231,7 @@ class OpenTelemetry:
         """End ``span``. The message of an error may quote what was said: it is content."""
         if error:
             span.set_attribute("error.type", error)
-            span.set_status(StatusCode.ERROR, message if self._content else None)
+            span.set_status(StatusCode.ERROR, hidden(message) if self._content else None)
         span.end()
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,6 +20,8 @@ from agentloop import threads
 from agentloop.strays import left_behind
 from tests.faults.kit import tasks_alive
 from tests.faults.table import CARRIERS, TABLE
+
+HERE = Path(__file__).parent
 
 WATCHDOG = 5
 """Seconds; a test that takes longer hangs, unless it says how long it takes."""
@@ -38,8 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("fault")
-    if marker and "carrier" in metafunc.fixturenames:
-        on = marker.kwargs.get("on") or TABLE[marker.args[0]].carriers
+    if not marker:
+        return
+    rows = [TABLE[id] for id in marker.args]
+    on = marker.kwargs.get("on") or rows[0].carriers
+    if wrong := [row.id for row in rows if not set(on) <= set(row.carriers)]:
+        raise pytest.UsageError(f"{metafunc.definition.name}: {wrong} are not played on {on}")
+    if "carrier" in metafunc.fixturenames:
         metafunc.parametrize("carrier", on)
 
 
@@ -79,35 +87,60 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run of all of this folder in which a cell was not played."""
+    if _is_whole(session.config) and not exitstatus and _not_played():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether all tests of this folder were to run, and not only some."""
+    paths = [Path(config.invocation_params.dir, argument).resolve() for argument in config.args]
+    options = config.option
+    some = options.keyword or options.markexpr or options.deselect or options.collectonly
+    return HERE in paths and not some and not getattr(options, "lf", False)
+
+
+def _not_played() -> list[str]:
+    return [
+        f"{row.id} on {carrier}"
+        for row in TABLE.values()
+        for carrier in row.carriers
+        if _word(row.id, carrier) in NOT_PLAYED
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not _cells:
         return
     write = terminalreporter.write_line
     terminalreporter.section("fault \u00d7 carrier \u2192 outcome")
-    write(f"{'':4} {'where':6} {'':52} " + " ".join(f"{carrier:>9}" for carrier in CARRIERS))
-    held = played = 0
+    write(f"{'':4} {'where':6} {'':52} " + " ".join(f"{carrier:>10}" for carrier in CARRIERS))
+    told: list[str] = []
+    whole = _is_whole(config)
     for row in TABLE.values():
-        told: list[str] = []
-        for carrier in CARRIERS:
-            outcomes = _cells.get((row.id, carrier))
-            if carrier not in row.carriers:
-                told.append("")
-            elif not outcomes:
-                told.append("not run")
-            else:
-                played += 1
-                held += "failed" not in outcomes and "passed" in outcomes
-                told.append(_word(outcomes))
-        if any(told):
+        words = [_word(row.id, on) if on in row.carriers else "" for on in CARRIERS]
+        told += filter(None, words)
+        if whole or set(words) - {"", "not played"}:
             what = row.what if len(row.what) <= 52 else row.what[:49] + "..."
-            write(f"{row.id} {row.where:6} {what:52} " + " ".join(f"{t:>9}" for t in told))
-    write(f"{held} of {played} cells held; {sum(map(len, _cells.values()))} plays")
+            write(f"{row.id} {row.where:6} {what:52} " + " ".join(f"{word:>10}" for word in words))
+    plays = sum(map(len, _cells.values()))
+    write(f"{told.count('held')} of {len(told)} cells held; {plays} plays")
+    if whole and (missing := len(_not_played())):
+        write(f"FAILED: {missing} cells were not played", red=True)
 
 
-def _word(outcomes: list[str]) -> str:
+NOT_PLAYED = ("not played", "skipped")
+
+
+def _word(id: str, carrier: str) -> str:
+    outcomes = _cells.get((id, carrier), [])
     if "failed" in outcomes:
         return "FAILED"
-    return "held" if "passed" in outcomes else "skipped"
+    if "passed" in outcomes:
+        return "held"
+    return "skipped" if outcomes else "not played"
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,6 +83,45 @@ def post_of(
         headers["authorization"] = f"Bearer {token}"
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     return {"content": json.dumps(body), "headers": headers}
+
+
+async def session_of_2025(
+    client: Any, url: str, capabilities: JSON | None = None
+) -> dict[str, str]:
+    """Open a session of 2025-11-25; gives the headers of all that follows in it."""
+    params = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": capabilities or {},
+        "clientInfo": ME,
+    }
+    opened = await client.post(url, content=line("initialize", params, id=1), headers=ACCEPT)
+    headers = ACCEPT | {
+        "mcp-session-id": opened.headers["mcp-session-id"],
+        "mcp-protocol-version": "2025-11-25",
+    }
+    await client.post(url, content=line("notifications/initialized"), headers=headers)
+    return headers
+
+
+def line(method: str, params: JSON | None = None, *, id: int | None = None) -> str:
+    """A request, or without ``id`` a notification."""
+    message: JSON = {"jsonrpc": "2.0", "method": method}
+    if id is not None:
+        message["id"] = id
+    if params is not None:
+        message["params"] = params
+    return json.dumps(message)
+
+
+async def events_of(stream: Any) -> AsyncIterator[tuple[str, JSON]]:
+    """The events of an open response, each with its id; one without data primes the stream."""
+    id = ""
+    async for read in stream.aiter_lines():
+        name, _, value = read.partition(": ")
+        if name == "id":
+            id = value
+        elif name == "data" or read == "data:":
+            yield id, json.loads(value) if value else {}
 
 
 def result_of(response: Any) -> JSON:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from mcp.server.lowlevel import Server
 from mcp_types import (
     CreateMessageRequestParams,
@@ -27,9 +28,30 @@ from agentloop.store import MemoryStore
 from agentloop.strays import on_asyncio
 from agentloop.transcript import Transcript
 from agentloop_providers import ScriptedProvider
+from tests.faults.table import CARRIERS, CLIENTS, IN_ROUNDS
 from tests.faults.wire import JSON, SAMPLING, Answer, Line, Refuse, Silence, Wire, connected
 
-PROVIDER, PUSH, ROUNDS, STORED = CARRIERS = ("provider", "push", "rounds", "stored")
+PROVIDER, PUSH, ROUNDS, STORED = CARRIERS
+each = pytest.mark.parametrize("carrier", CARRIERS)
+each_client = pytest.mark.parametrize("carrier", CLIENTS)
+in_rounds = pytest.mark.parametrize("carrier", IN_ROUNDS)
+
+GO = {"prompt": "Go"}
+"""What a mounted agent is called with."""
+
+
+def says(*blocks: JSON) -> JSON:
+    """A sampling result as a client writes it."""
+    return {"role": "assistant", "model": "m", "content": list(blocks)}
+
+
+def text(words: str) -> JSON:
+    return {"type": "text", "text": words}
+
+
+def calls(name: str, id: str = "c", **arguments: Any) -> JSON:
+    """A tool use."""
+    return {"type": "tool_use", "id": id, "name": name, "input": arguments}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ Each row is played on each of its carriers by the tests that are marked with its
 ``pytest tests/faults`` the table says what came of every cell. What must hold in every cell is
 not repeated: every history that is sent is balanced and can be written, the process lives, no
 task, thread or lock is left, errors are of one tree with a stable ``code``, and no secret is in a
-request, an error, a log line or a span.
+request, an error, a log line or a span. Where a row names what a run ends with, it is the stop or
+the ``code`` of the error: a reply that no repair made good is ``malformed_reply``, whatever was
+wrong with it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,12 @@ PROVIDER, PUSH, ROUNDS, STORED = CARRIERS = ("provider", "push", "rounds", "stor
 
 CLIENTS = (PUSH, ROUNDS, STORED)
 IN_ROUNDS = (ROUNDS, STORED)
+
+
+WITHOUT_A_STORE = (
+    "Nothing is remembered without a store, so there a client may send a round again, and tools "
+    "that must not run twice are refused unless their author accepts that in words."
+)
 
 
 @dataclass(frozen=True)
@@ -225,12 +233,15 @@ TABLE: dict[str, Fault] = {
             "cancelled or killed between reply and results",
             "open calls are answered as not run; the next model takes the history",
             (PROVIDER, STORED),
+            decided="Over push and rounds without a store nothing outlives the call, so there is "
+            "nobody to go on.",
         ),
         Fault(
             "B38",
             "reply",
             "a budget of 5 calls and 10 at once; a budget of tokens",
             "exactly 5 run, 5 are refused; tokens end the run",
+            decided="No budget of money: a client's model has no price that the server knows.",
         ),
         Fault(
             "B39",
@@ -251,15 +262,13 @@ TABLE: dict[str, Fault] = {
             "tool",
             "prints; a child process writes to stdout (stdio)",
             "the wire is intact",
-            (PUSH, ROUNDS),
+            CLIENTS,
         ),
         Fault(
             "B42",
             "tool",
-            "a secret in a tool's own result",
-            "reaches the model, who was given it, and no log line, span or progress message",
-            decided="A result is what the tool chose to say. There is no list of secrets to look "
-            "for; a tool that must hide something leaves it out.",
+            "a registered secret in a tool's result, error or arguments",
+            "in no log line, span or error, also with content; nor before the model where asked",
         ),
         Fault(
             "B43",
@@ -353,6 +362,8 @@ TABLE: dict[str, Fault] = {
             "answers late, or twice",
             "ignored; the run is what the first answer, or the timeout, made of it",
             CLIENTS,
+            decided="Not logged: over push the SDK drops an answer that nobody waits for, and in "
+            "rounds it is what any client may do that sends its request again.",
         ),
         Fault(
             "B56",
@@ -388,7 +399,8 @@ TABLE: dict[str, Fault] = {
             "state",
             "the same round 3 times, 5 at once, abandoned, on 2 replicas",
             "each effect once; the recorded outcome comes back",
-            (STORED,),
+            IN_ROUNDS,
+            decided=WITHOUT_A_STORE,
         ),
         Fault(
             "B61",
@@ -402,7 +414,8 @@ TABLE: dict[str, Fault] = {
             "state",
             "an old state 30 times with new answers",
             "the recorded outcome each time: nothing runs again",
-            (STORED,),
+            IN_ROUNDS,
+            decided=WITHOUT_A_STORE,
         ),
         Fault(
             "B63",
@@ -426,13 +439,16 @@ TABLE: dict[str, Fault] = {
             "prompt, tools or code changed between rounds",
             "-32602 that says so; nothing runs",
             IN_ROUNDS,
+            decided="No way around it: only limits may change, since a history that other tools "
+            "made is a history that nobody has tested.",
         ),
         Fault(
             "B66",
             "client",
             "never got the first round, and calls anew",
             "with its idempotency key it is the same call: once tools run once",
-            (STORED,),
+            IN_ROUNDS,
+            decided=WITHOUT_A_STORE,
         ),
         Fault(
             "B67",
@@ -448,6 +464,7 @@ TABLE: dict[str, Fault] = {
             "kill -9 at every step and inside tools, on SQLite and PostgreSQL",
             "every call finishes; no once tool runs twice; unknown outcomes are told",
             (STORED,),
+            decided="Two stores and not three: the one in memory dies with its process.",
         ),
         Fault(
             "B69",
@@ -468,7 +485,6 @@ TABLE: dict[str, Fault] = {
             "host",
             "the wall clock jumps by a day",
             "no early or late end of runs and leases",
-            (PROVIDER, STORED),
         ),
         Fault(
             "B72",
@@ -476,6 +492,7 @@ TABLE: dict[str, Fault] = {
             "progress of 1,000 tool calls",
             "rising, at most 10 a second after the first 20, none without a token or afterwards",
             CLIENTS,
+            decided="A call of a few quick tools shows each of them; a burst is no flood.",
         ),
         Fault(
             "B73",

@@ -27,22 +27,25 @@ from agentloop.store import MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
-from tests.faults.http import ACCEPT, post_of, result_of, serving_http
+from tests.faults.http import line, post_of, result_of, serving_http, session_of_2025
 from tests.faults.kit import (
+    GO,
     PUSH,
     ROUNDS,
     STORED,
     Model,
+    calls,
     check_history,
     play,
+    says,
     serving,
+    text,
 )
-from tests.faults.wire import ME, SAMPLING, Refuse, Rejected, Silence, Wire, connected
+from tests.faults.table import IN_ROUNDS
+from tests.faults.wire import SAMPLING, Refuse, Rejected, Silence, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
-IN_ROUNDS = (ROUNDS, STORED)
-GO = {"prompt": "Go"}
 CANARY = "canary-4711"
 
 
@@ -60,17 +63,8 @@ class Adder:
         self.agent = Agent("worker", tools=[add], limits=Limits(**limits))
 
 
-def says(*blocks: Any) -> dict[str, Any]:
-    """A sampling result."""
-    return {"role": "assistant", "model": "m", "content": list(blocks)}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
 def call(a: int) -> dict[str, Any]:
-    return {"type": "tool_use", "id": f"c{a}", "name": "add", "input": {"a": a}}
+    return calls("add", id=f"c{a}", a=a)
 
 
 # --- no ----------------------------------------------------------------------------------------
@@ -174,7 +168,7 @@ async def test_a_response_that_is_closed_stops_the_tool(carrier: str) -> None:
         async with httpx2.AsyncClient() as client:
             first = result_of(await client.post(url, **post_of("worker", GO)))
             ((key, _),) = first["inputRequests"].items()
-            answers = {key: says({"type": "tool_use", "id": "c", "name": "slow", "input": {}})}
+            answers = {key: says(calls("slow"))}
             request = post_of("worker", GO, answers=answers, state=first["requestState"])
             async with anyio.create_task_group() as group:
 
@@ -205,21 +199,10 @@ async def test_a_dropped_stream_of_2025_stops_nothing(carrier: str) -> None:
     server = serving(slow.agent, carrier, provider=provider)
     with serving_http(server.streamable_http_app) as url:
         async with httpx2.AsyncClient() as client:
-            params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": ME}
-            hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
-            response = await client.post(url, content=json.dumps(hello), headers=ACCEPT)
-            headers = ACCEPT | {
-                "mcp-session-id": response.headers["mcp-session-id"],
-                "mcp-protocol-version": "2025-11-25",
-            }
-            note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-            await client.post(url, content=json.dumps(note), headers=headers)
-            params = {"name": "worker", "arguments": GO}
-            request = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+            headers = await session_of_2025(client, url)
+            request = line("tools/call", {"name": "worker", "arguments": GO}, id=2)
             with anyio.move_on_after(3):
-                async with client.stream(
-                    "POST", url, content=json.dumps(request), headers=headers
-                ) as stream:
+                async with client.stream("POST", url, content=request, headers=headers) as stream:
                     assert stream.status_code == 200
                     await until(slow.begun.is_set, 2)
             await until(slow.ended.is_set, 2)
@@ -402,10 +385,7 @@ async def test_progress_of_a_thousand_calls(carrier: str) -> None:
             meta: Any = {"progressToken": token} if token else {}
             result = await wire.round("worker", GO, meta=meta)
             while result.get("resultType") == "input_required":
-                answers = await wire.answers_to(result)
-                result = await wire.round(
-                    "worker", GO, answers=answers, state=result["requestState"], meta=meta
-                )
+                result = await wire.go_on(result, "worker", GO, meta=meta)
             took = time.monotonic() - began
             await anyio.sleep(0.05)
             lines = [json.loads(line) for line in wire.written]
@@ -431,6 +411,7 @@ import os, subprocess, sys
 from mcp.server.mcpserver import MCPServer
 from agentloop import Agent
 from agentloop.mcp import mount
+from agentloop.store import MemoryStore
 
 def noisy() -> str:
     "Make noise."
@@ -442,7 +423,7 @@ def noisy() -> str:
     return "quiet \\ud800"
 
 server = MCPServer("noisy", log_level="CRITICAL")
-mount(server, Agent("worker", tools=[noisy]))
+mount(server, Agent("worker", tools=[noisy]), store=MemoryStore() if "stored" in sys.argv else None)
 server.run("stdio")
 """
 
@@ -451,8 +432,9 @@ server.run("stdio")
 @pytest.mark.timeout(30)
 async def test_noise_on_standard_output(carrier: str) -> None:
     model = ScriptedProvider([use("noisy")], "done", repeat=True)
-    process = StdioServerParameters(command=sys.executable, args=["-c", NOISY])
-    async with MockClient(process, model, carrier=carrier) as client:  # type: ignore[arg-type]
+    process = StdioServerParameters(command=sys.executable, args=["-c", NOISY, carrier])
+    wire: Any = PUSH if carrier == PUSH else ROUNDS
+    async with MockClient(process, model, carrier=wire) as client:
         for _ in range(2):
             result = await client.call_tool("worker", GO)
             assert result.structured_content == {"result": "done"}

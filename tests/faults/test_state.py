@@ -24,7 +24,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import AESGCMRequestStateCodec, RequestStateSecurity
-from mcp_types import CallToolRequestParams, CallToolResult, TextContent
+from mcp_types import CallToolRequestParams, CallToolResult, ImageContent, TextContent
 from pydantic import AnyHttpUrl
 
 from agentloop import Agent, Limits, tool
@@ -37,26 +37,17 @@ from agentloop.store import MemoryStore, Store
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 from tests.faults.http import post_of, result_of, serving_http
-from tests.faults.kit import ROUNDS, STORED, Model, play
+from tests.faults.kit import GO, ROUNDS, STORED, Model, calls, play, says, serving, text
 from tests.faults.wire import PEOPLE, SAMPLING, Rejected, Wire, connected
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 KEY = b"0123456789abcdef0123456789abcdef"
-GO = {"prompt": "Go"}
 FROZEN = {"reason": "invalid_request_state"}
 
 
-def says(*blocks: Any) -> dict[str, Any]:
-    return {"role": "assistant", "model": "m", "content": list(blocks)}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
 def pay(amount: int, id: str = "c") -> dict[str, Any]:
-    return {"type": "tool_use", "id": id, "name": "pay", "input": {"amount": amount}}
+    return calls("pay", id=id, amount=amount)
 
 
 class Shop:
@@ -375,7 +366,7 @@ def _quick() -> Agent[Any]:
 # --- played again ------------------------------------------------------------------------------
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_R08_the_same_round_three_times(carrier: str) -> None:
     shop = Shop(carrier)
     async with shop.open() as wire:
@@ -386,7 +377,7 @@ async def test_R08_the_same_round_three_times(carrier: str) -> None:
     assert given[0]["inputRequests"] == given[1]["inputRequests"] == given[2]["inputRequests"]
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_R09_five_copies_at_once(carrier: str) -> None:
     shop = Shop(carrier)
     given: list[Any] = []
@@ -407,7 +398,7 @@ async def test_R09_five_copies_at_once(carrier: str) -> None:
     assert all(result["inputRequests"] == given[0]["inputRequests"] for result in given)
 
 
-@pytest.mark.fault("B62")
+@pytest.mark.fault("B62", on=(STORED,))
 async def test_R10_an_old_state_thirty_times(carrier: str) -> None:
     """Each time with other answers, under a budget of 8 calls."""
     shop = Shop(carrier, tool_calls=8)
@@ -421,7 +412,7 @@ async def test_R10_an_old_state_thirty_times(carrier: str) -> None:
     assert shop.paid == [0]
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_a_finished_call_gives_its_result_again(carrier: str) -> None:
     shop = Shop(carrier)
     async with shop.open() as wire:
@@ -434,7 +425,7 @@ async def test_a_finished_call_gives_its_result_again(carrier: str) -> None:
     assert shop.paid == []
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_a_call_that_failed_fails_the_same_way_again(carrier: str) -> None:
     """The author's function raises; a client that tries again does not get another try."""
     server: Server[Any] = Server("faults")
@@ -462,7 +453,7 @@ async def test_a_call_that_failed_fails_the_same_way_again(carrier: str) -> None
     assert len(tries) == 1
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_rounds_on_two_replicas(carrier: str, tmp_path: Path) -> None:
     """Every round on another replica; and the same round on both at once."""
     shop = Shop(carrier)
@@ -492,7 +483,7 @@ async def test_rounds_on_two_replicas(carrier: str, tmp_path: Path) -> None:
         await store.close()
 
 
-@pytest.mark.fault("B60")
+@pytest.mark.fault("B60", on=(STORED,))
 async def test_abandoned_at_every_round(carrier: str) -> None:
     """A client that goes away leaves nothing that waits; another one takes the call up."""
     shop = Shop(carrier)
@@ -580,6 +571,28 @@ async def test_R16_a_result_of_50_megabytes(carrier: str) -> None:
         )
     assert len(second["requestState"]) < 64 * 1024
     assert len(json.dumps(second)) < 128 * 1024
+
+
+@pytest.mark.fault("B64", on=(STORED,))
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_stored_state_that_no_client_could_bring(carrier: str) -> None:
+    """What a client may bring inflates to 64 MiB; what the server's own store holds to any size."""
+    image = ImageContent(data="A" * 5_000_000, mime_type="image/png")
+
+    async def look() -> ImageContent:
+        return image
+
+    server = serving(Agent("worker", tools=[look]), carrier)
+    async with connected(server, Model().answer, modern=True) as wire:
+        first = await wire.round("worker", GO)
+        looks = says(*(calls("look", id=f"c{n}") for n in range(14)))
+        second = await wire.round("worker", GO, answers={"0:0": looks}, state=first["requestState"])
+        assert len(second["requestState"]) < 1_000
+        done = await wire.round(
+            "worker", GO, answers={"0:1": says(text("seen"))}, state=second["requestState"]
+        )
+    assert done["structuredContent"] == {"result": "seen"}
 
 
 @pytest.mark.fault("B64")
@@ -724,7 +737,7 @@ async def test_a_stored_state_of_another_version(carrier: str, tmp_path: Path) -
 # --- the same call -----------------------------------------------------------------------------
 
 
-@pytest.mark.fault("B66")
+@pytest.mark.fault("B66", on=(STORED,))
 async def test_a_client_that_never_got_the_first_round_calls_anew(carrier: str) -> None:
     shop = Shop(carrier)
     own = ScriptedProvider([use("pay", amount=7)], "paid it")
@@ -738,7 +751,7 @@ async def test_a_client_that_never_got_the_first_round_calls_anew(carrier: str) 
     assert shop.paid == [7]
 
 
-@pytest.mark.fault("B66")
+@pytest.mark.fault("B66", on=(STORED,))
 async def test_the_same_key_with_other_arguments_is_another_call(carrier: str) -> None:
     shop = Shop(carrier)
     key = {IDEMPOTENCY_KEY: "order 7"}
@@ -754,7 +767,7 @@ async def test_the_same_key_with_other_arguments_is_another_call(carrier: str) -
     assert shop.paid == [1, 1]
 
 
-@pytest.mark.fault("B66")
+@pytest.mark.fault("B66", on=(STORED,))
 async def test_a_key_that_was_forgotten_is_a_new_call(carrier: str) -> None:
     shop = Shop(carrier)
     shop.store = MemoryStore(keep=0.1)
@@ -827,6 +840,7 @@ async def test_without_a_boundary_push_and_providers_still_work() -> None:
         assert (await wire.call("function"))["content"][0]["text"] == "mine"
 
 
+@pytest.mark.fault("B60", "B62", "B66", on=(ROUNDS,))
 async def test_without_a_store_tools_that_must_not_run_twice_are_refused_over_rounds() -> None:
     @tool(once=True)
     async def pay() -> str:

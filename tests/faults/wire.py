@@ -130,11 +130,16 @@ class Wire:
         result = await self.round(name, arguments)
         while result.get("resultType") == "input_required" and rounds:
             rounds -= 1
-            answers = await self.answers_to(result)
-            result = await self.round(
-                name, arguments, answers=answers, state=result.get("requestState")
-            )
+            result = await self.go_on(result, name, arguments)
         return result
+
+    async def go_on(
+        self, result: JSON, name: str, arguments: JSON | None = None, *, meta: JSON | None = None
+    ) -> JSON:
+        """Answer the round that ``result`` is, and call again."""
+        answers = await self.answers_to(result)
+        state = result.get("requestState")
+        return await self.round(name, arguments, answers=answers, state=state, meta=meta)
 
     async def answers_to(self, result: JSON) -> JSON:
         """The answers to a round. Raises :class:`Rejected` where one is an error."""
