@@ -31,6 +31,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 from measuring import machine, table
+from sqlalchemy import create_engine
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -199,26 +200,41 @@ def row(what: str, value: float, bar: float, unit: str = "", *, least: bool = Fa
     ]
 
 
-async def claim_seconds(store: SQLStore) -> float:
-    """The median time of one claim."""
+async def claim_seconds(store: SQLStore) -> tuple[float, float]:
+    """The median time of one claim, and of one bare ``INSERT`` in between them."""
     found = await store.begin(f"claims-{time.time_ns()}", lease=60, keep=600)
     assert isinstance(found, Entered)
+    engine = create_engine(store._engine.url)
     took: list[float] = []
-    for number in range(CLAIMS):
-        began = time.perf_counter()
-        await store.claim(found.round, f"effect {number}")
-        took.append(time.perf_counter() - began)
+    floor: list[float] = []
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA synchronous=FULL")
+        connection.exec_driver_sql("CREATE TABLE bare (n INTEGER)")
+        connection.commit()
+        for number in range(CLAIMS):
+            began = time.perf_counter()
+            await store.claim(found.round, f"effect {number}")
+            between = time.perf_counter()
+            connection.exec_driver_sql("INSERT INTO bare VALUES (1)")
+            connection.commit()
+            took.append(between - began)
+            floor.append(time.perf_counter() - between)
+    engine.dispose()
     await store.close()
-    return statistics.median(took)
+    return statistics.median(took) * 1e3, statistics.median(floor) * 1e3
 
 
 def claims(url: str | None) -> list[list[str]]:
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
-        seconds = anyio.run(claim_seconds, SQLiteStore(Path(folder) / "s.db"))
-        rows = [row("one claim, SQLite (WAL, synchronous)", seconds * 1e3, 1, " ms")]
-    if url is not None:
-        seconds = anyio.run(claim_seconds, SQLStore(url))
-        rows.append(row("one claim, PostgreSQL", seconds * 1e3, 3, " ms"))
+        stores = [("SQLite (WAL, synchronous)", SQLiteStore(Path(folder) / "s.db"), 1.0)]
+        if url is not None:
+            stores.append(("PostgreSQL", SQLStore(url), 3.0))
+        for name, store, bar in stores:
+            claim, bare = anyio.run(claim_seconds, store)
+            what = f"one claim, {name}; a bare INSERT takes {bare:.2g} ms"
+            rows.append(row(what, claim, bar, " ms"))
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -46,18 +47,16 @@ def running(home: Path) -> Iterator[str]:
         [bin / "postgres", "-D", data, *options.split()], cwd=home, **become, **quiet
     )
     try:
-        _wait_for(port)
+        _wait_for([bin / "pg_isready", "-h", "127.0.0.1", "-p", str(port)])
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # does not wait for clients to leave
         server.wait(20)
 
 
-def _wait_for(port: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+def _wait_for(ready: list[Any]) -> None:
+    until = time.monotonic() + 60
+    while subprocess.run(ready, stdout=subprocess.DEVNULL, check=False).returncode:
+        if time.monotonic() > until:
+            raise TimeoutError("PostgreSQL did not start")
         time.sleep(0.05)
-    raise TimeoutError("PostgreSQL did not start")
