@@ -136,8 +136,8 @@ class Entries:
 
         ``run`` may have gone on since.
         """
-        kind, (key, *facts) = moment.kind, moment.facts
-        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": key}
+        kind, facts = moment.kind, moment.facts
+        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": moment.key}
         entry: dict[str, Any] = {"event": _NAMES[kind], **where}
         if kind is RunStarted:
             resumed, within = facts
@@ -180,17 +180,17 @@ class Entries:
             self._usage.pop(oldest, None)
 
     def _answer(self, moment: Moment, run: Run) -> dict[str, Any]:
-        _, answered, seconds, provider = moment.facts
+        model, stop_reason, counted, seconds, provider = moment.facts
         usage = _difference(moment.usage, self._usage.get(run.id, Usage()))
         self._usage[run.id] = moment.usage
-        if not answered.counted:
+        if not counted:
             usage["estimated"] = moment.usage.estimated
         return {
             "step": moment.steps,
             "provider": provider,
             "seconds": round(seconds, 6),
-            "model": answered.model,
-            "stop_reason": answered.stop_reason,
+            "model": model,
+            "stop_reason": stop_reason,
             "usage": usage,
         }
 
