@@ -59,7 +59,7 @@ async def dispatch(
         queue = iter(together)
         async with anyio.create_task_group() as group:
             for _ in range(min(len(together), run.definition.limits.parallel)):
-                group.start_soon(turn.work_off, queue)
+                group.start_soon(turn.perform_all, queue)
     for ready in prepared:
         if ready.tool.exclusive:
             await turn.perform(ready)
@@ -95,8 +95,8 @@ class _Turn(NamedTuple):
     """The name of each call's place, by id. Ids are the model's: they may come again later."""
     deadline: float
 
-    async def work_off(self, queue: Iterator[_Prepared]) -> None:
-        """Perform one call after the other, as long as there are any."""
+    async def perform_all(self, queue: Iterator[_Prepared]) -> None:
+        """Run one call after the other, as long as there are any."""
         for ready in queue:
             await self.perform(ready)
 

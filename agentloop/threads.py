@@ -64,7 +64,6 @@ async def in_thread(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 def work_of(fn: Callable[..., Any], arguments: dict[str, Any], *, is_async: bool) -> Work:
     """The work of calling ``fn``, in a thread unless it is async."""
-
     return partial(fn, **arguments) if is_async else partial(_threaded, fn, arguments)
 
 

@@ -170,6 +170,7 @@ class Entries:
     def _messages(self, run: Run, where: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
         """The messages of ``run`` that are not in the file yet, up to ``most`` in all."""
         first = self._written.get(run.id, 0)
+        most = min(most, len(run.messages))
         for n in range(first, most):
             message = run.messages[n].model_dump(mode="json", by_alias=True, exclude_none=True)
             yield {"event": "message", **where, "n": n, "message": message}
