@@ -37,12 +37,12 @@ from mcp_types import ToolUseContent
 
 from agentloop._version import __version__
 from agentloop.events import (
+    NAMES,
     AskEnded,
     AskStarted,
     Event,
     RunEnded,
     RunStarted,
-    RunSuspended,
     ToolEnded,
     ToolStarted,
 )
@@ -53,15 +53,6 @@ from agentloop.usage import Usage
 VERSION = 1
 KIND = "transcript"
 
-_NAMES: dict[type[Event], str] = {
-    RunStarted: "run_started",
-    AskStarted: "ask_started",
-    AskEnded: "ask_ended",
-    ToolStarted: "tool_started",
-    ToolEnded: "tool_ended",
-    RunSuspended: "run_suspended",
-    RunEnded: "run_ended",
-}
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What some readers take for the end of a line."""
 _MOST_RUNS = 10_000
@@ -138,7 +129,7 @@ class Entries:
         """
         kind, facts = moment.kind, moment.facts
         where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": moment.key}
-        entry: dict[str, Any] = {"event": _NAMES[kind], **where}
+        entry: dict[str, Any] = {"event": NAMES[kind], **where}
         if kind is RunStarted:
             resumed, within = facts
             yield entry | _beginning(run) | {"resumed": resumed, "within": within}
