@@ -162,30 +162,23 @@ class Agent(Generic[OutputT]):
             place.leave()
 
     async def _drive(self, run: Run, provider: Provider, place: Place, *, resumed: bool) -> Run:
-        latest = run
-
-        def keep(run: Run) -> None:
-            nonlocal latest
-            latest = run
-            place.host.keep(place.key, run)
-
         sink = place.host.sink
         tell(sink, RunStarted(run, place.key, resumed, place.within))
         # Whoever opens spans has opened one by now: where the run goes on elsewhere, it joins it.
         if run.trace is None and (trace := traceparent()):
             run = traced(run, trace)
-        keep(run)
-        driver = Driver(provider, self._toolbox, place, sink, keep)
+        driver = Driver(provider, self._toolbox, place, sink, run)
+        driver.keep(run)
         try:
             run = await driver.drive(run, resumed=resumed)
         except BaseException:
             if place.host.suspends:
-                tell(sink, RunSuspended(latest, place.key))
+                tell(sink, RunSuspended(driver.latest, place.key))
             else:
-                tell(sink, RunEnded(stop(latest, Stop.CANCELLED), place.key))
+                tell(sink, RunEnded(stop(driver.latest, Stop.CANCELLED), place.key))
             raise
         finally:
-            place.charge(latest.usage)
+            place.charge(driver.latest.usage)
         tell(sink, RunEnded(run, place.key))
         return run
 

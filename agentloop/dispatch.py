@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -56,14 +57,9 @@ async def dispatch(
         await turn.perform(together[0])
     elif together:
         queue = iter(together)
-
-        async def worker(queue: Iterator[_Prepared]) -> None:
-            for ready in queue:
-                await turn.perform(ready)
-
         async with anyio.create_task_group() as group:
             for _ in range(min(len(together), run.definition.limits.parallel)):
-                group.start_soon(worker, queue)
+                group.start_soon(turn.perform_all, queue)
     for ready in prepared:
         if ready.tool.exclusive:
             await turn.perform(ready)
@@ -99,6 +95,11 @@ class _Turn(NamedTuple):
     """The name of each call's place, by id. Ids are the model's: they may come again later."""
     deadline: float
 
+    async def perform_all(self, queue: Iterator[_Prepared]) -> None:
+        """Run one call after the other, as long as there are any."""
+        for ready in queue:
+            await self.perform(ready)
+
     async def perform(self, ready: _Prepared) -> None:
         """Run one call to its result."""
         call = ready.call
@@ -114,7 +115,9 @@ class _Turn(NamedTuple):
                 result = error_result(call.id, no)
             elif ready.tool.guarded:
                 effect = Effect(ready.tool, here.token, call.id, ready.arguments)
-                result = await self.place.host.guard(effect, lambda: self._see_through(ready, here))
+                result = await self.place.host.guard(
+                    effect, partial(self._see_through, ready, here)
+                )
             else:
                 result = await self._see_through(ready, here)
         finally:

@@ -82,6 +82,17 @@ Event = RunStarted | AskStarted | AskEnded | ToolStarted | ToolEnded | RunSuspen
 """``key`` tells the runs of one function apart: ``1`` is the second run, ``1/3.0/0`` the first run
 inside the first tool call of its third step."""
 
+NAMES: dict[type[Event], str] = {
+    RunStarted: "run_started",
+    AskStarted: "ask_started",
+    AskEnded: "ask_ended",
+    ToolStarted: "tool_started",
+    ToolEnded: "tool_ended",
+    RunSuspended: "run_suspended",
+    RunEnded: "run_ended",
+}
+"""What logs and transcripts call them."""
+
 Sink = Callable[[Event], None]
 """Listens to events. Called in the event loop, so it must be quick; what it raises is logged."""
 

@@ -17,6 +17,7 @@ class Moment(NamedTuple):
     at: float
     """On the clock of ``time.monotonic()``."""
     kind: type[Event]
+    key: str
     steps: int
     """Asks that had been answered."""
     messages: int
@@ -24,16 +25,8 @@ class Moment(NamedTuple):
     usage: Usage
     """What the run had used."""
     facts: tuple[Any, ...]
-    """The event without its run; in the place of a reply stands an :class:`Answered`."""
-
-
-class Answered(NamedTuple):
-    """What a transcript tells of a reply besides the message that it became."""
-
-    model: str
-    stop_reason: str | None
-    counted: bool
-    """Whether it came with its usage."""
+    """The event's other fields; of a reply only its model, its stop reason, and whether it came
+    with its usage."""
 
 
 class Journal:
@@ -43,17 +36,17 @@ class Journal:
     was then, and all of those together would be the most of what a run takes.
     """
 
-    __slots__ = ("_moments", "_runs", "_sink")
+    __slots__ = ("_runs", "_sink", "_taken")
 
     def __init__(self, sink: Sink | None = None, *, above: Journal | None = None) -> None:
         """``above`` keeps the same, without passing it on."""
         self._sink = sink
-        # What happened, as fields of moments: to make a moment of each would take twice as long.
-        self._moments: list[tuple[Any, ...]] = above._moments if above else []
+        # Moments, flat and not made yet: there are many, and they are seldom asked for.
+        self._taken: list[tuple[Any, ...]] = above._taken if above else []
         self._runs: dict[str, Run] = above._runs if above else {}
 
     def __call__(self, event: Event) -> None:
-        self._moments.append(_moment(event))
+        self._taken.append(_take(event))
         self._runs[event.key] = event.run
         if self._sink is not None:
             tell(self._sink, event)
@@ -62,27 +55,39 @@ class Journal:
         """The moments of the run at ``key`` and of the runs inside of it, each with that run as it
         was at last."""
         inside = f"{key}/"
-        moments = (Moment(*moment) for moment in self._moments)
+        moments = (_made(taken) for taken in self._taken)
         return [
-            (moment, self._runs[at])
+            (moment, self._runs[moment.key])
             for moment in moments
-            if (at := moment.facts[0]) == key or at.startswith(inside)
+            if moment.key == key or moment.key.startswith(inside)
         ]
 
 
 def moment(event: Event) -> Moment:
     """The moment of ``event``, which is now."""
-    return Moment(*_moment(event))
+    return _made(_take(event))
 
 
-def _moment(event: Event) -> tuple[Any, ...]:
+def _take(event: Event) -> tuple[Any, ...]:
     run = event.run
-    facts = event[1:] if type(event) is not AskEnded else _without_reply(event)
-    return (time.monotonic(), type(event), run.steps, len(run.messages), run.usage, facts)
+    facts = event[2:] if type(event) is not AskEnded else _without_reply(event)
+    return (
+        time.monotonic(),
+        type(event),
+        event.key,
+        run.steps,
+        len(run.messages),
+        run.usage,
+        *facts,
+    )
 
 
 def _without_reply(event: AskEnded) -> tuple[Any, ...]:
     reply = event.reply
     counted = bool(reply.meta) and USAGE_KEY in reply.meta
-    answered = Answered(reply.model, reply.stop_reason, counted)
-    return (event.key, answered, event.seconds, event.provider)
+    return (reply.model, reply.stop_reason, counted, event.seconds, event.provider)
+
+
+def _made(taken: tuple[Any, ...]) -> Moment:
+    at, kind, key, steps, messages, usage, *facts = taken
+    return Moment(at, kind, key, steps, messages, usage, tuple(facts))

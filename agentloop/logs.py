@@ -26,6 +26,7 @@ import structlog
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from agentloop.events import (
+    NAMES,
     AskEnded,
     AskStarted,
     Event,
@@ -139,7 +140,7 @@ class StructLog:
         )
 
     def _say(self, level: str, event: Event, **fields: Any) -> None:
-        line: dict[str, Any] | None = {"event": _LINES[type(event)], **_where(event), **fields}
+        line: dict[str, Any] | None = {"event": NAMES[type(event)], **_where(event), **fields}
         if self._redact:
             line = self._redact(line)
         if line is not None:
@@ -168,17 +169,6 @@ class _Bound:
     def leave(self, call: str) -> None:
         if tokens := self._calls.pop(call, None):
             reset_contextvars(**tokens)
-
-
-_LINES: dict[type[Event], str] = {
-    RunStarted: "run_started",
-    AskStarted: "ask_started",
-    AskEnded: "ask_ended",
-    ToolStarted: "tool_started",
-    ToolEnded: "tool_ended",
-    RunSuspended: "run_suspended",
-    RunEnded: "run_ended",
-}
 
 
 def _where(event: Event) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -24,16 +23,21 @@ from agentloop.strays import told_to_stop
 from agentloop.tools import Toolbox
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Driver:
-    """Everything that a run needs from outside while it runs."""
+    """Everything that a run needs from outside while it runs, and how far it has come."""
 
     provider: Provider
     toolbox: Toolbox
     place: Place
     sink: Sink | None
-    keep: Callable[[Run], None]
-    """Told of the run after every change, also when it is cancelled."""
+    latest: Run
+    """The run after its last change, also when it is cancelled."""
+
+    def keep(self, run: Run) -> None:
+        """Note that the run has come as far as ``run``."""
+        self.latest = run
+        self.place.host.keep(self.place.key, run)
 
     async def drive(self, run: Run, *, resumed: bool = False) -> Run:
         """Drive ``run`` until it has a stop. Raises nothing but cancellation, and what its host

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -63,14 +64,12 @@ async def in_thread(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 def work_of(fn: Callable[..., Any], arguments: dict[str, Any], *, is_async: bool) -> Work:
     """The work of calling ``fn``, in a thread unless it is async."""
+    return partial(fn, **arguments) if is_async else partial(_threaded, fn, arguments)
 
-    async def work() -> Any:
-        if is_async:
-            return await fn(**arguments)
-        value = await in_thread(fn, arguments)
-        return await value if inspect.isawaitable(value) else value
 
-    return work
+async def _threaded(fn: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    value = await in_thread(fn, arguments)
+    return await value if inspect.isawaitable(value) else value
 
 
 class _Call:

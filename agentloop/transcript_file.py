@@ -37,12 +37,12 @@ from mcp_types import ToolUseContent
 
 from agentloop._version import __version__
 from agentloop.events import (
+    NAMES,
     AskEnded,
     AskStarted,
     Event,
     RunEnded,
     RunStarted,
-    RunSuspended,
     ToolEnded,
     ToolStarted,
 )
@@ -53,15 +53,6 @@ from agentloop.usage import Usage
 VERSION = 1
 KIND = "transcript"
 
-_NAMES: dict[type[Event], str] = {
-    RunStarted: "run_started",
-    AskStarted: "ask_started",
-    AskEnded: "ask_ended",
-    ToolStarted: "tool_started",
-    ToolEnded: "tool_ended",
-    RunSuspended: "run_suspended",
-    RunEnded: "run_ended",
-}
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """What some readers take for the end of a line."""
 _MOST_RUNS = 10_000
@@ -136,9 +127,9 @@ class Entries:
 
         ``run`` may have gone on since.
         """
-        kind, (key, *facts) = moment.kind, moment.facts
-        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": key}
-        entry: dict[str, Any] = {"event": _NAMES[kind], **where}
+        kind, facts = moment.kind, moment.facts
+        where: dict[str, Any] = {"t": round(t, 6), "run": run.id, "key": moment.key}
+        entry: dict[str, Any] = {"event": NAMES[kind], **where}
         if kind is RunStarted:
             resumed, within = facts
             yield entry | _beginning(run) | {"resumed": resumed, "within": within}
@@ -170,6 +161,7 @@ class Entries:
     def _messages(self, run: Run, where: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
         """The messages of ``run`` that are not in the file yet, up to ``most`` in all."""
         first = self._written.get(run.id, 0)
+        most = min(most, len(run.messages))
         for n in range(first, most):
             message = run.messages[n].model_dump(mode="json", by_alias=True, exclude_none=True)
             yield {"event": "message", **where, "n": n, "message": message}
@@ -180,17 +172,17 @@ class Entries:
             self._usage.pop(oldest, None)
 
     def _answer(self, moment: Moment, run: Run) -> dict[str, Any]:
-        _, answered, seconds, provider = moment.facts
+        model, stop_reason, counted, seconds, provider = moment.facts
         usage = _difference(moment.usage, self._usage.get(run.id, Usage()))
         self._usage[run.id] = moment.usage
-        if not answered.counted:
+        if not counted:
             usage["estimated"] = moment.usage.estimated
         return {
             "step": moment.steps,
             "provider": provider,
             "seconds": round(seconds, 6),
-            "model": answered.model,
-            "stop_reason": answered.stop_reason,
+            "model": model,
+            "stop_reason": stop_reason,
             "usage": usage,
         }
 

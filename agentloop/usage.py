@@ -101,11 +101,13 @@ class Usage:
         if not isinstance(data, dict):
             return cls()
         given = cast("dict[str, object]", data)
-        known: dict[str, Any] = {}
-        for field in fields(cls):
-            value = given.get(field.name)
-            if field.name == "estimated":
-                known["estimated"] = value[:64] if isinstance(value, str) else None
-            elif type(value) is int and 0 <= value < 2**53:
-                known[field.name] = value
-        return cls(**known)
+        counts: dict[str, Any] = {
+            name: value
+            for name in _COUNTS
+            if type(value := given.get(name)) is int and 0 <= value < 2**53
+        }
+        how = given.get("estimated")
+        return cls(**counts, estimated=how[:64] if isinstance(how, str) else None)
+
+
+_COUNTS = tuple(field.name for field in fields(Usage) if field.name != "estimated")

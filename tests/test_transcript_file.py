@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from agentloop import Agent, Limits, RunResult, gather, tool
 from agentloop.errors import OverloadedError, StateError
 from agentloop.events import all_of
 from agentloop.mcp import mount
+from agentloop.run import Run
 from agentloop.story import Story
 from agentloop.testing import MockClient
 from agentloop.timeline import read, tell
@@ -97,6 +99,14 @@ async def test_a_result_saves_its_transcript(tmp_path: Path) -> None:
     check_times(story)
     assert messages_of(file, result.run.id) == result.run.messages.to_json()
     assert story.instructions == "Be brief."
+
+
+async def test_a_result_holds_its_run_once_and_none_of_its_earlier_states() -> None:
+    asker = ScriptedProvider(*[reply(use("look", at=str(n))) for n in range(8)], "done")
+    result = await Agent("looker", tools=[look]).run("Look", provider=asker)
+    gc.collect()
+    states = [it for it in gc.get_objects() if isinstance(it, Run) and it.id == result.run.id]
+    assert states == [result.run]
 
 
 async def test_a_file_that_is_written_as_it_happens_says_the_same(tmp_path: Path) -> None:
