@@ -44,6 +44,10 @@ def seal(server: Server[Any], security: RequestStateSecurity | None = None) -> N
     server.middleware.append(boundary)
 
 
+def _wrong(what: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=what)], is_error=True)
+
+
 def add_tool(
     server: Server[Any], agent: Agent[Any], *, name: str, description: str, **options: Any
 ) -> None:
@@ -74,9 +78,10 @@ def add_tool(
     ) -> CallToolResult:
         given = params.arguments or {}
         prompt, resume = given.get("prompt"), given.get("resume")
-        if not isinstance(prompt, str) or not isinstance(resume, str | None):
-            text = "prompt: required, a text" + ("; resume: a handle" if "resume" in takes else "")
-            return CallToolResult(content=[TextContent(text=text)], is_error=True)
+        if not isinstance(prompt, str):
+            return _wrong("prompt: required, a text")
+        if not isinstance(resume, str | None):
+            return _wrong("resume: a text, the handle of an earlier answer")
         return to_tool_result(await agent.run(prompt, resume=resume))
 
     async def on_call(

@@ -59,7 +59,7 @@ class Flaky(MemoryStore):
         return operation
 
 
-OPERATIONS = ("begin", "enter", "renew", "save", "settle", "release", "claim", "record")
+OPERATIONS = ("begin", "enter", "renew", "append", "settle", "release", "claim", "record")
 
 
 class Shop:
@@ -346,7 +346,7 @@ async def test_every_write_of_a_stale_owner_is_refused() -> None:
     await anyio.sleep(0.01)
     await store.begin("c", lease=60, keep=60)
     writes: list[Callable[[], Awaitable[Any]]] = [
-        lambda: store.save(stale, "mine"),
+        lambda: store.append(stale, "mine"),
         lambda: store.settle(stale, "mine", next_state=None),
         lambda: store.renew(stale, lease=1),
         lambda: store.release(stale),

@@ -156,10 +156,10 @@ class SlowToSave(MemoryStore):
     saving = False
     claimed_meanwhile = False
 
-    async def save(self, round: Round, state: str) -> None:
+    async def append(self, round: Round, entry: str) -> None:
         self.saving = True
         await anyio.sleep(0.05)
-        await super().save(round, state)
+        await super().append(round, entry)
         self.saving = False
 
     async def claim(self, round: Round, key: str) -> Claim:
