@@ -12,7 +12,7 @@ import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.request_state import authenticated_principal
-from mcp_types import CallToolRequestParams, InputResponses, RequestParams
+from mcp_types import CallToolRequestParams, RequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agentloop.errors import DefinitionError, TaskEndedError
@@ -27,8 +27,9 @@ from agentloop.mcp.handover import (
 )
 from agentloop.mcp.request import call_name
 from agentloop.mcp.tasks.call import low_level
+from agentloop.mcp.tasks.listen import LISTEN, Listeners, listened_for
 from agentloop.mcp.tasks.principal import caller
-from agentloop.mcp.tasks.wire import details, handle, unknown_task
+from agentloop.mcp.tasks.wire import answers_to, check_routing, details, handle, unknown_task
 from agentloop.mcp.tasks.worker import Worker
 from agentloop.store import Store
 from agentloop.strays import stray
@@ -49,7 +50,8 @@ class _TaskParams(RequestParams):
 
 
 class _UpdateParams(_TaskParams):
-    input_responses: InputResponses
+    input_responses: dict[str, Any]
+    """Checked where it is known what was asked: what nobody asked is ignored, whatever it is."""
 
 
 class Tasks(Extension):
@@ -90,8 +92,13 @@ class Tasks(Extension):
         self._store = store
         self._tools = dict(tools or {})
         self._ttl, self._poll, self._grace = ttl, poll, grace
+        self._listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
         self._make_worker = lambda: Worker(
-            store, at_once=at_once, per_principal=per_principal, look_every=look_every
+            store,
+            at_once=at_once,
+            per_principal=per_principal,
+            look_every=look_every,
+            on_change=self._listeners.tell,
         )
         self._workers: set[Worker] = set()
 
@@ -116,9 +123,13 @@ class Tasks(Extension):
 
     @asynccontextmanager
     async def _at_work(self, server: Any, state: Any) -> AsyncGenerator[None]:
+        inner = low_level(server)
+        if self._around_listening not in inner.middleware:
+            # An extension may wrap calls of tools only, so this one is not among what it declares.
+            inner.middleware.append(self._around_listening)
         worker = self._make_worker()
         self._workers.add(worker)
-        errand = stray(lambda: worker.work(low_level(server), state))
+        errand = stray(lambda: worker.work(inner, state))
         try:
             yield
             with anyio.move_on_after(self._grace):
@@ -212,8 +223,9 @@ class Tasks(Extension):
 
     async def _update(self, ctx: Context, params: _UpdateParams) -> dict[str, Any]:
         task = await self._find(ctx, params.task_id)
-        answers = params.model_dump(mode="json", by_alias=True, exclude_none=True)["inputResponses"]
+        answers = answers_to(task, params.input_responses)
         await self._store.tasks.change(task.id, lambda task, now: answered(task, now, answers))
+        self._listeners.tell(task.id)
         self._look()
         return {}
 
@@ -225,6 +237,7 @@ class Tasks(Extension):
             )
         except TaskEndedError:
             return {}  # a cancellation may come too late, and that is no error
+        self._listeners.tell(task.id)
         for worker in self._workers:
             worker.drop(task.id)
         return {}
@@ -233,10 +246,25 @@ class Tasks(Extension):
         """The task, if it is the caller's."""
         if not declares_tasks(ctx.session.client_capabilities):
             raise tasks_not_declared()
-        task = await self._store.tasks.read(id)
-        if task is None or task.principal != authenticated_principal(ctx):
+        check_routing(ctx.request, id)
+        task = await self._of_caller(ctx, id)
+        if task is None:
             raise unknown_task()
         return task
+
+    async def _of_caller(self, ctx: Context, id: str) -> Task | None:
+        task = await self._store.tasks.read(id)
+        return task if task and task.principal == authenticated_principal(ctx) else None
+
+    async def _around_listening(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Tell a client that listens what happens to its tasks (SEP-2663, notifications)."""
+        wanted = listened_for(ctx.params) if ctx.method == LISTEN else []
+        if not wanted:
+            return await call_next(ctx)
+        if not declares_tasks(ctx.session.client_capabilities):
+            raise tasks_not_declared()
+        ids = [id for id in wanted if await self._of_caller(ctx, id)]
+        return await self._listeners.serve(ctx, call_next, ids)
 
 
 class _Handover:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -38,8 +39,11 @@ class Worker:
         at_once: int,
         per_principal: int | None,
         look_every: float,
+        on_change: Callable[[str], None],
     ) -> None:
+        """``on_change`` is told the id of each task of which something was written."""
         self._store = store
+        self._on_change = on_change
         self._per_principal = per_principal
         self._look_every = look_every
         self._free = anyio.Semaphore(at_once)
@@ -94,7 +98,7 @@ class Worker:
 
     async def _work_on(self, server: Server[Any], lifespan: Any, task: Task) -> None:
         scope = self._scopes[task.id] = anyio.CancelScope()
-        held_task = _Held(self._store, task, scope)
+        held_task = _Held(self._store, task, scope, self._on_change)
         try:
             with scope:
                 await alongside(held_task.hold, lambda: held_task.advance(server, lifespan))
@@ -115,8 +119,15 @@ class Worker:
 class _Held:
     """A task while a worker holds it."""
 
-    def __init__(self, store: Store, task: Task, scope: anyio.CancelScope) -> None:
+    def __init__(
+        self,
+        store: Store,
+        task: Task,
+        scope: anyio.CancelScope,
+        on_change: Callable[[str], None],
+    ) -> None:
         self._store, self._task, self._scope = store, task, scope
+        self._on_change = on_change
         self._message = ""
         self._news = anyio.Event()
 
@@ -167,6 +178,7 @@ class _Held:
             is None
         ):
             raise StaleOwnerError("the task has expired")
+        self._on_change(self._task.id)
 
     async def _insist(self, change: Change) -> None:
         """Write what has happened already, also to a store that fails for a while."""
