@@ -32,6 +32,9 @@ class TaskHandle(Result):
     task_id: str
     status: str
     status_message: str | None = None
+    created_at: str | None = None
+    last_updated_at: str | None = None
+    ttl_ms: int | None = None
     poll_interval_ms: int | None = None
 
 
@@ -41,6 +44,9 @@ class TaskDetails(Result):
     task_id: str
     status: str
     status_message: str | None = None
+    created_at: str | None = None
+    last_updated_at: str | None = None
+    ttl_ms: int | None = None
     poll_interval_ms: int | None = None
     input_requests: InputRequests | None = None
     result: dict[str, Any] | None = None
