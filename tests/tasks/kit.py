@@ -1,4 +1,4 @@
-"""What tests of tasks share: servers with tasks on each host, and a client that goes step by step."""
+"""What tests of tasks share: servers with tasks on each host, a client that goes step by step."""
 
 from __future__ import annotations
 
@@ -156,15 +156,15 @@ async def answers_of(model: Provider, asked: JSON) -> JSON:
 
 
 @asynccontextmanager
-async def calling(server: Any, *, tasks: bool = True, people: bool = True, **more: Any) -> Any:
-    """A :class:`Caller` that can be asked everything, connected to a server."""
+async def calling(server: Any, *, tasks: bool = True, sampling: bool = True, **more: Any) -> Any:
+    """A :class:`Caller`, connected to a server, that can be asked everything."""
     extensions = [FollowTasks(), *more.pop("extensions", [])] if tasks else None
     async with AsyncExitStack() as stack:
         client = Client(
             low_level(server),
-            sampling_callback=_by_hand,
-            sampling_capabilities=TOOLS,
-            elicitation_callback=_by_hand if people else None,
+            sampling_callback=_by_hand if sampling else None,
+            sampling_capabilities=TOOLS if sampling else None,
+            elicitation_callback=_by_hand,
             extensions=extensions,
             **more,
         )

@@ -441,7 +441,7 @@ async def test_a_client_that_denies_an_ask_has_cancelled_the_task() -> None:
     server = on_mcpserver(tasks_of(store))
     mount(server, calc(), task="always")
     async with MockClient(server, steps_of(3), carrier="task", denies={2}) as mock:
-        with pytest.raises(MCPError, match="rejected|denied|declined"):
+        with pytest.raises(MCPError, match=r"rejected|denied|declined"):
             await mock.call_tool("calc", GO)
     [task] = await store.tasks.list()
     assert task.status == "cancelled"
