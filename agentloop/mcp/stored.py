@@ -46,6 +46,7 @@ from agentloop.store import (
     StoreError,
 )
 from agentloop.tools import Effect, Tool
+from agentloop.transcript import WIRE
 
 UNKNOWN = (
     "Unknown outcome: this call was begun before an interruption, and nobody knows whether it had "
@@ -214,7 +215,8 @@ async def _enter(named: tuple[str, int, str], store: Store, keep: float) -> Ente
 
 def _named(request: Request) -> tuple[str, int, str]:
     """The call and the round that a request is about, and the answers that it brings."""
-    answers = _ANSWERS.dump_json(request.answers, by_alias=True, exclude_none=True).decode()
+    # Not pydantic's JSON, neither here nor where it is read: it takes no broken text of a model's.
+    answers = json.dumps(_ANSWERS.dump_python(request.answers, **WIRE))
     if (running := request.running) is not None:
         return running.task.call, running.task.round, answers
     if request.state is None:
@@ -237,7 +239,7 @@ class _StoredHost(RoundsHost):
         serving: Serving,
         sink: Sink | None,
     ) -> None:
-        answers = _ANSWERS.validate_json(held.answers) if held.answers else {}
+        answers = _ANSWERS.validate_python(json.loads(held.answers or "{}"))
         super().__init__(
             request, state=held.state or None, answers=answers, serving=serving, sink=sink
         )
