@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import MCPError
+from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import (
@@ -19,8 +20,9 @@ from mcp_types import (
     ElicitRequestFormParams,
     ElicitResult,
     InputRequiredResult,
+    RequestParams,
 )
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from agentloop import Agent, Limits, ask_user, gather, tool
 from agentloop.mcp import Tasks, detach, mount, resumable
@@ -29,11 +31,18 @@ from agentloop.store import MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
-from tests.tasks.kit import HOSTS, answers_of, calling, on_mcpserver, refused
+from tests.tasks.kit import HOSTS, JSON, answers_of, calling, on_mcpserver, refused
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 GO = {"prompt": "go"}
 every_host = pytest.mark.parametrize("host", HOSTS)
+
+
+SCHEMA = {"type": "object", "properties": {}}
+
+
+class _AnyParams(RequestParams):
+    model_config = ConfigDict(extra="allow")
 
 
 class Person(BaseModel):
@@ -386,6 +395,34 @@ async def test_a_function_detaches_where_the_long_part_begins(stored: bool) -> N
         ]
 
 
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_call_that_became_a_task_is_kept_as_long_as_the_task(stored: bool) -> None:
+    """However short calls are kept that wait for their client by rounds."""
+    store = MemoryStore(keep=0.1)
+    server = on_mcpserver(tasks_of(store))
+
+    @server.tool()
+    @resumable(store=store if stored else None)
+    async def work(ctx: Context) -> str:
+        await detach()
+        one, other = await gather(calc().run("one"), ask_user("Who?", Person))
+        return f"{one.text} {other.name}"
+
+    async with calling(server) as client:
+        id = await client.task("work")
+        asked = await client.asked(id)
+        await anyio.sleep(0.25)
+        await store.sweep()
+        answers = await answers_of(ScriptedProvider("done"), asked)
+        for key, ask in asked.items():
+            if ask["method"] == "elicitation/create":
+                answers[key]["content"] = {"name": "Ada"}
+        await client.update(id, answers)
+        news = await client.until(id, "completed", "failed")
+    assert news["status"] == "completed", news
+    assert news["result"]["structuredContent"] == {"result": "done Ada"}
+
+
 async def test_the_same_key_is_the_same_task() -> None:
     """Also from another connection; with other arguments it is another one."""
     server = on_mcpserver(tasks_of())
@@ -561,3 +598,64 @@ async def test_an_unknown_tool_is_no_task(host: str) -> None:
     async with calling(server) as client:
         news = await client.until(await client.task("gone"), "completed", "failed")
     assert "gone" in str(news.get("error") or news["result"])
+
+
+class Slow(Extension):
+    """Tasks of a server that takes a while to know what it was told."""
+
+    identifier = EXTENSION
+
+    def __init__(self) -> None:
+        self.updates: list[JSON] = []
+        self._asked = 0
+
+    def methods(self) -> list[MethodBinding]:
+        return [
+            MethodBinding("tasks/get", _AnyParams, self._get),
+            MethodBinding("tasks/update", _AnyParams, self._update),
+        ]
+
+    async def intercept_tool_call(self, params: Any, ctx: Any, call_next: Any) -> JSON:
+        return {"resultType": "task", **self._now("working")}
+
+    async def _get(self, ctx: Any, params: Any) -> JSON:
+        self._asked += 1
+        if self._asked > 4:
+            return {**self._now("completed"), "result": {"content": []}}
+        form = {"message": "?", "mode": "form", "requestedSchema": SCHEMA}
+        ask = {"method": "elicitation/create", "params": form}
+        return {**self._now("input_required"), "inputRequests": {"k": ask}}
+
+    async def _update(self, ctx: Any, params: Any) -> JSON:
+        self.updates.append(params.model_dump(by_alias=True)["inputResponses"])
+        return {}
+
+    def _now(self, status: str) -> JSON:
+        then = "2026-01-01T00:00:00Z"
+        return {
+            "taskId": "t",
+            "status": status,
+            "createdAt": then,
+            "lastUpdatedAt": then,
+            "ttlMs": None,
+        }
+
+
+async def test_a_client_answers_once_what_a_slow_server_asks_on() -> None:
+    """The person is not asked again while the answer is on its way."""
+    slow = Slow()
+    server = MCPServer("slow", extensions=[slow], log_level="CRITICAL")
+
+    @server.tool()
+    async def anything() -> str:
+        return ""
+
+    async def agrees(params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={})
+
+    async with MockClient(server, carrier="task", user=agrees) as mock:
+        result = await mock.call_tool("anything")
+    assert result.content == []
+    assert len(mock.questions) == 1
+    assert list(slow.updates[0]) == ["k"]
+    assert len(slow.updates) == 1

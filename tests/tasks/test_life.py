@@ -155,6 +155,36 @@ async def test_a_server_that_stops_gives_back_what_it_is_not_through_with() -> N
     assert second.told == ["begun", "done"]
 
 
+@pytest.mark.parametrize("grace", [0.0, 5.0])
+async def test_a_server_that_stops_while_it_takes_a_task_up_does_not_sit_on_it(
+    grace: float,
+) -> None:
+    """What a database has handed out in this moment is given back, or done within the grace."""
+    taken = anyio.Event()
+
+    class Slow(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__(lease=60)
+            take = self.tasks.take
+
+            async def slow_take(**given: Any) -> Any:
+                found = await take(**given)
+                if found is not None:
+                    taken.set()
+                    await anyio.sleep(0.1)
+                return found
+
+            self.tasks.take = slow_take  # type: ignore[method-assign]
+
+    store = Slow()
+    async with calling(Lab().server(store, grace=grace)) as client:
+        id = await client.task("worker", GO)
+        await taken.wait()
+    task = await store.tasks.read(id)
+    assert task is not None
+    assert (task.epoch, task.leased_until) == (1, 0.0)
+
+
 async def test_a_server_that_is_given_grace_is_through_before_it_stops() -> None:
     """It takes up nothing new meanwhile; what asks is parked and needs no grace."""
     store, lab = MemoryStore(), Lab()

@@ -122,6 +122,7 @@ class FollowTasks(ClientExtension):
 
         Raises ``MCPError`` for a task that failed, was cancelled or is not there.
         """
+        told: set[str] = set()
         while True:
             news = await session.send_request(GetTask(params=TaskParams(task_id=id)), TaskDetails)
             self._on_news(news)
@@ -132,8 +133,11 @@ class FollowTasks(ClientExtension):
             if news.status in ("failed", "cancelled"):
                 why = news.status_message or "it was not said why"
                 raise MCPError(code=INTERNAL_ERROR, message=f"the task {news.status}: {why}")
-            if news.input_requests:
-                await self._answer(session, id, news.input_requests)
+            # What was answered may be asked for a while longer: an update takes its time.
+            asks = {k: ask for k, ask in (news.input_requests or {}).items() if k not in told}
+            if asks:
+                await self._answer(session, id, asks)
+                told.update(asks)
             else:
                 await anyio.sleep(self._pause(news))
 

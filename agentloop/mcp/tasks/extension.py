@@ -22,6 +22,7 @@ from agentloop.mcp.handover import (
     Continued,
     When,
     declares_tasks,
+    kept_for,
     running,
     tasks_not_declared,
 )
@@ -136,7 +137,9 @@ class Tasks(Extension):
                 await worker.finish()
         finally:
             self._workers.discard(worker)
-            await errand.stop(math.inf)
+            worker.stop()
+            with anyio.CancelScope(shield=True):
+                await errand.wait(math.inf)
 
     def add_to(self, server: Any) -> None:
         """For hosts that take no extensions: the SDK's low-level ``Server`` and FastMCP."""
@@ -258,7 +261,8 @@ class Tasks(Extension):
 
     async def _around_listening(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Tell a client that listens what happens to its tasks (SEP-2663, notifications)."""
-        wanted = listened_for(ctx.params) if ctx.method == LISTEN else []
+        listens = ctx.method == LISTEN and ctx.protocol_version in MODERN
+        wanted = listened_for(ctx.params) if listens else []
         if not wanted:
             return await call_next(ctx)
         if not declares_tasks(ctx.session.client_capabilities):
@@ -278,7 +282,7 @@ class _Handover:
         create: Callable[[Task], Awaitable[Task]],
     ) -> None:
         self._ctx, self._ttl, self._create = ctx, ttl, create
-        self.store = store
+        self.store, self.keep = store, kept_for(ttl)
         self.task: Task | None = None
 
     async def take(self, continued: Continued) -> None:

@@ -58,6 +58,7 @@ class Listeners:
     def __init__(self, tasks: TaskStore, *, poll: float, look_every: float) -> None:
         self._tasks, self._poll, self._look_every = tasks, poll, look_every
         self._watches: set[_Watch] = set()
+        self._nothing_else = ListenHandler(InMemorySubscriptionBus())
 
     def tell(self, id: str) -> None:
         """Something has happened to a task."""
@@ -73,10 +74,20 @@ class Listeners:
         try:
             return await alongside(
                 lambda: self._follow(watch, told, ctx.request_id),
-                lambda: _listening(inner, call_next),
+                lambda: self._listen(inner, call_next),
             )
         finally:
             self._watches.discard(watch)
+
+    async def _listen(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Listen, also on a server that has nothing else to listen for."""
+        try:
+            return await call_next(ctx)
+        except MCPError as error:
+            if error.code != METHOD_NOT_FOUND:
+                raise
+        nothing = SubscriptionsListenRequestParams(notifications=SubscriptionFilter())
+        return await self._nothing_else(ctx, nothing)
 
     async def _follow(self, watch: _Watch, told: _Told, stream: RequestId | None) -> None:
         await told.acknowledged.wait()
@@ -93,17 +104,6 @@ class Listeners:
                 if task is not None and said.get(id) != (now := details(task, poll=self._poll)):
                     said[id] = now
                     await told.say(now | {"_meta": {SUBSCRIPTION_ID_META_KEY: stream}}, stream)
-
-
-async def _listening(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """Listen, also on a server that has nothing else to listen for."""
-    try:
-        return await call_next(ctx)
-    except MCPError as error:
-        if error.code != METHOD_NOT_FOUND:
-            raise
-    nothing = SubscriptionsListenRequestParams(notifications=SubscriptionFilter())
-    return await ListenHandler(InMemorySubscriptionBus())(ctx, nothing)
 
 
 class _Filter(BaseModel):
