@@ -25,29 +25,27 @@ from mcp_types import (
 from agentloop.mcp.handover import EXTENSION
 
 
-class TaskHandle(Result):
+class TaskOutline(Result):
+    """What a server always says of a task."""
+
+    task_id: str
+    status: str
+    status_message: str | None = None
+    created_at: str | None = None
+    last_updated_at: str | None = None
+    ttl_ms: int | None = None
+    poll_interval_ms: int | None = None
+
+
+class TaskHandle(TaskOutline):
     """What a server gives in place of a result: ``CreateTaskResult`` of SEP-2663."""
 
     result_type: Literal["task"] = "task"
-    task_id: str
-    status: str
-    status_message: str | None = None
-    created_at: str | None = None
-    last_updated_at: str | None = None
-    ttl_ms: int | None = None
-    poll_interval_ms: int | None = None
 
 
-class TaskDetails(Result):
-    """What a server says of a task: ``DetailedTask`` of SEP-2663."""
+class TaskDetails(TaskOutline):
+    """What a server says of a task that it is asked for: ``DetailedTask`` of SEP-2663."""
 
-    task_id: str
-    status: str
-    status_message: str | None = None
-    created_at: str | None = None
-    last_updated_at: str | None = None
-    ttl_ms: int | None = None
-    poll_interval_ms: int | None = None
     input_requests: InputRequests | None = None
     result: dict[str, Any] | None = None
     error: ErrorData | None = None
