@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, text
 
 from agentloop.errors import StoreError
+from agentloop.log import log
 from agentloop.task import CONDITIONS, Change, Status, Task, condition, taken
 
 T = TypeVar("T")
@@ -83,8 +84,18 @@ class SQLTasks:
                 query = _WAITING_FAIRLY
                 _take_turns(connection)
             values = {"now": now, "most": per_principal, "never": now + lease * 10}
-            found = _find(connection, _locking(connection, query, skip=True), values)
-            return _changed(connection, found, lambda task, now: taken(task, now, lease=lease), now)
+            query = _locking(connection, query, skip=True)
+            while (row := _run(connection, query, values).one_or_none()) is not None:
+                try:
+                    found = _task(row.body)
+                except StoreError as error:  # it must not keep the others waiting
+                    log().warning("task_set_aside", task=row.id, error=str(error))
+                    _run(connection, _SET_ASIDE, {"id": row.id, "until": now + lease})
+                else:
+                    return _changed(
+                        connection, found, lambda task, now: taken(task, now, lease=lease), now
+                    )
+            return None
 
         return await self._do(work)
 
@@ -130,12 +141,13 @@ _FIND = f"SELECT body FROM agentloop_tasks WHERE id = :id AND {_ALIVE}"
 _OF_CALL = "SELECT body FROM agentloop_tasks WHERE call = :call"
 # No lease reaches as far as :never: the clock was set back since.
 _FREE = f"""status = 'working' AND (leased_until <= :now OR leased_until > :never) AND {_ALIVE}"""
-_WAITING = f"SELECT body FROM agentloop_tasks WHERE {_FREE} ORDER BY updated LIMIT 1"
-_WAITING_FAIRLY = f"""SELECT body FROM agentloop_tasks t WHERE {_FREE} AND (
+_WAITING = f"SELECT id, body FROM agentloop_tasks WHERE {_FREE} ORDER BY updated LIMIT 1"
+_WAITING_FAIRLY = f"""SELECT id, body FROM agentloop_tasks t WHERE {_FREE} AND (
     SELECT count(*) FROM agentloop_tasks h WHERE h.status = 'working'
     AND h.leased_until > :now AND h.leased_until <= :never
     AND coalesce(h.principal, '') = coalesce(t.principal, '')
     ) < :most ORDER BY updated LIMIT 1"""
+_SET_ASIDE = "UPDATE agentloop_tasks SET leased_until = :until WHERE id = :id"
 _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
     AND (CAST(:principal AS VARCHAR) IS NULL OR principal = :principal)

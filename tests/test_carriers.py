@@ -22,9 +22,10 @@ from tests.carriers.kit import SECRET, Scenario
 from tests.carriers.processes import http_process, stdio_process
 from tests.carriers.stage import TABLE, played_directly, stage
 
-CARRIERS = ("push", "rounds")
+CARRIERS = ("push", "rounds", "task")
 TRANSPORTS = ("memory", "stdio", "http")
-COLUMNS = [("direct", "direct"), *product(CARRIERS, TRANSPORTS)]
+SERVED = [*product(("push", "rounds"), TRANSPORTS), ("task", "memory"), ("task", "http")]
+COLUMNS = [("direct", "direct"), *SERVED]
 CALLS = count()
 
 # The SDK's HTTP client leaves generators of httpx2 unfinished, which trio complains about.
@@ -112,7 +113,7 @@ async def clients(anyio_backend: str, http_url: str) -> AsyncIterator[Clients]:
     servers = {"memory": stage(), "stdio": stdio_process(anyio_backend), "http": http_url}
     clients = Clients()
     async with AsyncExitStack() as stack:
-        for carrier, transport in product(CARRIERS, TRANSPORTS):
+        for carrier, transport in SERVED:
             client = Watching(servers[transport], clients.model, carrier=carrier)
             clients.by_column[carrier, transport] = await stack.enter_async_context(client)
         yield clients
@@ -180,7 +181,9 @@ async def test_same_everywhere(
     expected, expected_asks = golden[name]
     assert played == expected
     assert asks == expected_asks
-    if carrier != "direct":
+    if carrier == "task":
+        assert clients.by_column[carrier, transport].progress == []
+    elif carrier != "direct":
         await clients.by_column[carrier, transport].arrived(played["events"])
 
 

@@ -48,6 +48,8 @@ class Handover(Protocol):
 
     store: Store
     """Keeps the call, where its function has no store of its own."""
+    keep: float
+    """Seconds for which the call must be kept, should it become a task."""
 
     async def take(self, continued: Continued) -> None:
         """Make a task of the call; its client gets the handle in place of a result."""
@@ -70,10 +72,13 @@ class Running:
     @property
     def keep(self) -> float:
         """Seconds for which the call must be kept, waits for its client included."""
-        return self.task.ttl or _FOR_EVER
+        return kept_for(self.task.ttl)
 
 
-_FOR_EVER = 3650 * 86_400.0
+def kept_for(ttl: float | None) -> float:
+    """Seconds for which the call of a task must be kept."""
+    return 3650 * 86_400.0 if ttl is None else ttl
+
 
 HANDOVER: ContextVar[Handover | None] = ContextVar("agentloop_handover", default=None)
 """Set while the served call may become a task, as its client can deal with them."""

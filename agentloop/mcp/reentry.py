@@ -199,7 +199,7 @@ async def _over_rounds(
         if isinstance(outcome, Suspended):
             if not outcome.detached or handover is None:
                 return _sent(outcome, serving)
-            outcome = await detached(outcome, handover.store)
+            outcome = await detached(outcome, handover.store, keep=handover.keep)
     if not isinstance(outcome, Continued):
         return outcome
     if handover is None:

@@ -27,7 +27,7 @@ from agentloop.errors import CapabilityError, NotDone, StateError, first_of, whe
 from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
-from agentloop.mcp.handover import Continued
+from agentloop.mcp.handover import HANDOVER, Continued
 from agentloop.mcp.increments import Increments
 from agentloop.mcp.request import Request
 from agentloop.mcp.rounds import RoundsHost, Suspended
@@ -46,6 +46,7 @@ from agentloop.store import (
     StoreError,
 )
 from agentloop.tools import Effect, Tool
+from agentloop.transcript import WIRE
 
 UNKNOWN = (
     "Unknown outcome: this call was begun before an interruption, and nobody knows whether it had "
@@ -70,8 +71,7 @@ async def over_stored_rounds(
     :class:`StoreError` where the store fails; then the same round may be sent again.
     """
     named = _named(request)
-    running = request.running
-    keep = store.keep if running is None else max(store.keep, running.keep)
+    keep = _keep(request, store, serving)
     while True:
         entered = await _enter(named, store, keep)
         if isinstance(entered, Settled):
@@ -81,6 +81,13 @@ async def over_stored_rounds(
             return await _own(host, function, store, entered.round)
         except StaleOwnerError:
             log().warning("round_taken_over", round=entered.round.number)
+
+
+def _keep(request: Request, store: Store, serving: Serving) -> float:
+    """Seconds for which the call must be kept: as long as a task, where it is or may become one."""
+    may_become = HANDOVER.get() if serving.task != "never" else None
+    task = request.running or may_become
+    return store.keep if task is None else max(store.keep, task.keep)
 
 
 async def _host(
@@ -152,10 +159,10 @@ def _left(suspended: Suspended, held: Round, *, in_task: bool) -> InputRequiredR
     return suspended.result(pack({"v": 1, "call": held.call, "round": held.number + 1}))
 
 
-async def detached(suspended: Suspended, store: Store) -> Continued:
+async def detached(suspended: Suspended, store: Store, *, keep: float) -> Continued:
     """Keep a call whose state has crossed the wire so far. The same state is the same call."""
     name = "d" + hashlib.sha256(suspended.state.encode()).hexdigest()
-    entered = await store.begin(name, lease=store.lease, keep=store.keep)
+    entered = await store.begin(name, lease=store.lease, keep=max(keep, store.keep))
     if isinstance(entered, Entered):
         await store.settle(entered.round, "{}", next_state=suspended.state)
     return Continued(name, 1, suspended.written())
@@ -214,7 +221,8 @@ async def _enter(named: tuple[str, int, str], store: Store, keep: float) -> Ente
 
 def _named(request: Request) -> tuple[str, int, str]:
     """The call and the round that a request is about, and the answers that it brings."""
-    answers = _ANSWERS.dump_json(request.answers, by_alias=True, exclude_none=True).decode()
+    # Not pydantic's JSON, neither here nor where it is read: it takes no broken text of a model's.
+    answers = json.dumps(_ANSWERS.dump_python(request.answers, **WIRE))
     if (running := request.running) is not None:
         return running.task.call, running.task.round, answers
     if request.state is None:
@@ -239,7 +247,7 @@ class _StoredHost(RoundsHost):
         serving: Serving,
         sink: Sink | None,
     ) -> None:
-        answers = _ANSWERS.validate_json(held.answers) if held.answers else {}
+        answers = _ANSWERS.validate_python(json.loads(held.answers or "{}"))
         super().__init__(
             request,
             state=held.state or None,

@@ -112,7 +112,12 @@ REPLIES = [
         not_on={"stdio": NO_WIRE, "http": NO_WIRE},
     ),
     alone(
-        "denied", ADDS, DeniedError("no"), gives="", stop="denied", not_on={"rounds": NEVER_TOLD}
+        "denied",
+        ADDS,
+        DeniedError("no"),
+        gives="",
+        stop="denied",
+        not_on={"rounds": NEVER_TOLD, "task": NEVER_TOLD},
     ),
     alone(
         "the model is overloaded",
@@ -122,7 +127,7 @@ REPLIES = [
         gives="",
         stop="failed",
         effects=("add 1 2",),
-        not_on={"rounds": NEVER_TOLD},
+        not_on={"rounds": NEVER_TOLD, "task": NEVER_TOLD},
     ),
 ]
 

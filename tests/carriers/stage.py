@@ -8,9 +8,10 @@ from typing import Any
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.request_state import RequestStateSecurity
 
-from agentloop.mcp import resumable
+from agentloop.mcp import Tasks, resumable
 from agentloop.place import HERE, Host, Place
 from agentloop.provider import Provider
+from agentloop.store import MemoryStore
 from agentloop_providers.scripted import use
 from tests.carriers.kit import Kit, Record, Scenario, alone, having
 from tests.carriers.replies import REPLIES, RESULTS
@@ -42,15 +43,21 @@ def stage(folder: Path | None = None) -> MCPServer:
     ``call`` tells calls apart, so that the rounds of one share their record; with a ``folder``,
     records are kept there, for other processes to add to.
     """
-    security = RequestStateSecurity(keys=[KEY])
-    server = MCPServer("stage", log_level="CRITICAL", request_state_security=security)
+    tasks = Tasks(MemoryStore())
+    server = MCPServer(
+        "stage",
+        log_level="CRITICAL",
+        request_state_security=RequestStateSecurity(keys=[KEY]),
+        extensions=[tasks],
+        lifespan=tasks.lifespan(),
+    )
     records: dict[str, Record] = {}
 
     @server.tool()
     async def play(name: str, call: str, ctx: Context) -> dict[str, Any]:
         record = records.setdefault(call, Record(folder and folder / call))
 
-        @resumable(on_event=record)
+        @resumable(on_event=record, task="always")
         async def function(ctx: Context) -> dict[str, Any]:
             value = await ROWS[name].play(Kit(record))
             return {"value": value, **record.to_json()}

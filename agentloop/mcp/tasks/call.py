@@ -35,6 +35,8 @@ async def go_on(server: Server[Any], lifespan: Any, running: Running, note: Note
     """
     task = running.task
     params: dict[str, Any] = dict(task.request)
+    # FastMCP says nothing of progress to those who did not ask for it.
+    params["_meta"] = {**params.get("_meta", {}), "progressToken": running.request_id}
     if task.answers:
         params["inputResponses"] = dict(task.answers)
     if task.state is not None:
@@ -63,6 +65,9 @@ class _OwnCall:
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> None:
         """Drop it: tasks have no notifications but their own (SEP-2663)."""
+        message = (params or {}).get("message")
+        if method == "notifications/progress" and isinstance(message, str):
+            self.note(message)
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None

@@ -25,23 +25,27 @@ from mcp_types import (
 from agentloop.mcp.handover import EXTENSION
 
 
-class TaskHandle(Result):
+class TaskOutline(Result):
+    """What a server always says of a task."""
+
+    task_id: str
+    status: str
+    status_message: str | None = None
+    created_at: str | None = None
+    last_updated_at: str | None = None
+    ttl_ms: int | None = None
+    poll_interval_ms: int | None = None
+
+
+class TaskHandle(TaskOutline):
     """What a server gives in place of a result: ``CreateTaskResult`` of SEP-2663."""
 
     result_type: Literal["task"] = "task"
-    task_id: str
-    status: str
-    status_message: str | None = None
-    poll_interval_ms: int | None = None
 
 
-class TaskDetails(Result):
-    """What a server says of a task: ``DetailedTask`` of SEP-2663."""
+class TaskDetails(TaskOutline):
+    """What a server says of a task that it is asked for: ``DetailedTask`` of SEP-2663."""
 
-    task_id: str
-    status: str
-    status_message: str | None = None
-    poll_interval_ms: int | None = None
     input_requests: InputRequests | None = None
     result: dict[str, Any] | None = None
     error: ErrorData | None = None
@@ -116,6 +120,7 @@ class FollowTasks(ClientExtension):
 
         Raises ``MCPError`` for a task that failed, was cancelled or is not there.
         """
+        told: set[str] = set()
         while True:
             news = await session.send_request(GetTask(params=TaskParams(task_id=id)), TaskDetails)
             self._on_news(news)
@@ -126,8 +131,11 @@ class FollowTasks(ClientExtension):
             if news.status in ("failed", "cancelled"):
                 why = news.status_message or "it was not said why"
                 raise MCPError(code=INTERNAL_ERROR, message=f"the task {news.status}: {why}")
-            if news.input_requests:
-                await self._answer(session, id, news.input_requests)
+            # What was answered may be asked for a while longer: an update takes its time.
+            asks = {k: ask for k, ask in (news.input_requests or {}).items() if k not in told}
+            if asks:
+                await self._answer(session, id, asks)
+                told.update(asks)
             else:
                 await anyio.sleep(self._pause(news))
 

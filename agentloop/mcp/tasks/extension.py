@@ -12,7 +12,7 @@ import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.request_state import authenticated_principal
-from mcp_types import CallToolRequestParams, InputResponses, RequestParams
+from mcp_types import CallToolRequestParams, RequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agentloop.errors import DefinitionError, TaskEndedError
@@ -22,13 +22,15 @@ from agentloop.mcp.handover import (
     Continued,
     When,
     declares_tasks,
+    kept_for,
     running,
     tasks_not_declared,
 )
 from agentloop.mcp.request import call_name
 from agentloop.mcp.tasks.call import low_level
+from agentloop.mcp.tasks.listen import LISTEN, Listeners, listened_for
 from agentloop.mcp.tasks.principal import caller
-from agentloop.mcp.tasks.wire import details, handle, unknown_task
+from agentloop.mcp.tasks.wire import answers_to, check_routing, details, handle, unknown_task
 from agentloop.mcp.tasks.worker import Worker
 from agentloop.store import Store
 from agentloop.strays import stray
@@ -49,7 +51,8 @@ class _TaskParams(RequestParams):
 
 
 class _UpdateParams(_TaskParams):
-    input_responses: InputResponses
+    input_responses: dict[str, Any]
+    """Checked where it is known what was asked: what nobody asked is ignored, whatever it is."""
 
 
 class Tasks(Extension):
@@ -90,8 +93,13 @@ class Tasks(Extension):
         self._store = store
         self._tools = dict(tools or {})
         self._ttl, self._poll, self._grace = ttl, poll, grace
+        self._listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
         self._make_worker = lambda: Worker(
-            store, at_once=at_once, per_principal=per_principal, look_every=look_every
+            store,
+            at_once=at_once,
+            per_principal=per_principal,
+            look_every=look_every,
+            on_change=self._listeners.tell,
         )
         self._workers: set[Worker] = set()
 
@@ -116,16 +124,22 @@ class Tasks(Extension):
 
     @asynccontextmanager
     async def _at_work(self, server: Any, state: Any) -> AsyncGenerator[None]:
+        inner = low_level(server)
+        if self._around_listening not in inner.middleware:
+            # An extension may wrap calls of tools only, so this one is not among what it declares.
+            inner.middleware.append(self._around_listening)
         worker = self._make_worker()
         self._workers.add(worker)
-        errand = stray(lambda: worker.work(low_level(server), state))
+        errand = stray(lambda: worker.work(inner, state))
         try:
             yield
             with anyio.move_on_after(self._grace):
                 await worker.finish()
         finally:
             self._workers.discard(worker)
-            await errand.stop(math.inf)
+            worker.stop()
+            with anyio.CancelScope(shield=True):
+                await errand.wait(math.inf)
 
     def add_to(self, server: Any) -> None:
         """For hosts that take no extensions: the SDK's low-level ``Server`` and FastMCP."""
@@ -212,8 +226,9 @@ class Tasks(Extension):
 
     async def _update(self, ctx: Context, params: _UpdateParams) -> dict[str, Any]:
         task = await self._find(ctx, params.task_id)
-        answers = params.model_dump(mode="json", by_alias=True, exclude_none=True)["inputResponses"]
+        answers = answers_to(task, params.input_responses)
         await self._store.tasks.change(task.id, lambda task, now: answered(task, now, answers))
+        self._listeners.tell(task.id)
         self._look()
         return {}
 
@@ -225,6 +240,7 @@ class Tasks(Extension):
             )
         except TaskEndedError:
             return {}  # a cancellation may come too late, and that is no error
+        self._listeners.tell(task.id)
         for worker in self._workers:
             worker.drop(task.id)
         return {}
@@ -233,10 +249,26 @@ class Tasks(Extension):
         """The task, if it is the caller's."""
         if not declares_tasks(ctx.session.client_capabilities):
             raise tasks_not_declared()
-        task = await self._store.tasks.read(id)
-        if task is None or task.principal != authenticated_principal(ctx):
+        check_routing(ctx.request, id)
+        task = await self._of_caller(ctx, id)
+        if task is None:
             raise unknown_task()
         return task
+
+    async def _of_caller(self, ctx: Context, id: str) -> Task | None:
+        task = await self._store.tasks.read(id)
+        return task if task and task.principal == authenticated_principal(ctx) else None
+
+    async def _around_listening(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Tell a client that listens what happens to its tasks (SEP-2663, notifications)."""
+        listens = ctx.method == LISTEN and ctx.protocol_version in MODERN
+        wanted = listened_for(ctx.params) if listens else []
+        if not wanted:
+            return await call_next(ctx)
+        if not declares_tasks(ctx.session.client_capabilities):
+            raise tasks_not_declared()
+        ids = [id for id in wanted if await self._of_caller(ctx, id)]
+        return await self._listeners.serve(ctx, call_next, ids)
 
 
 class _Handover:
@@ -250,7 +282,7 @@ class _Handover:
         create: Callable[[Task], Awaitable[Task]],
     ) -> None:
         self._ctx, self._ttl, self._create = ctx, ttl, create
-        self.store = store
+        self.store, self.keep = store, kept_for(ttl)
         self.task: Task | None = None
 
     async def take(self, continued: Continued) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS
+from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
+from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, InputResponse
+from pydantic import TypeAdapter, ValidationError
 
 from agentloop.task import Status, Task
+
+_ANSWER: TypeAdapter[InputResponse] = TypeAdapter(InputResponse)
 
 
 def handle(task: Task, *, poll: float) -> dict[str, Any]:
@@ -49,3 +54,27 @@ def _moment(seconds: float) -> str:
 def unknown_task() -> MCPError:
     """The error for a task that is not there: it never was, it expired, or it is another's."""
     return MCPError(code=INVALID_PARAMS, message="there is no such task")
+
+
+def answers_to(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the ``given`` answers that the task has asked for, in the protocol's own JSON.
+
+    Raises ``MCPError`` for one that is no answer to anything.
+    """
+    answers: dict[str, Any] = {}
+    for key in task.asks.keys() & given.keys():
+        try:
+            answer = _ANSWER.validate_python(given[key], by_name=False)
+        except ValidationError:
+            text = f"inputResponses[{key!r}]: this is no answer to {task.asks[key]['method']}"
+            raise MCPError(code=INVALID_PARAMS, message=text) from None
+        answers[key] = _ANSWER.dump_python(answer, mode="json", by_alias=True, exclude_none=True)
+    return answers
+
+
+def check_routing(request: Any, id: str) -> None:
+    """Raises ``MCPError`` where what routes a ``request`` over HTTP is not the task it is about."""
+    headers: Mapping[str, str] | None = getattr(request, "headers", None)
+    if headers is not None and decode_header_value(headers.get(MCP_NAME_HEADER)) != id:
+        text = f"{MCP_NAME_HEADER} header does not match the request body's 'taskId' parameter"
+        raise MCPError(code=HEADER_MISMATCH, message=text)

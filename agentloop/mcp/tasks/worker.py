@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -38,13 +39,16 @@ class Worker:
         at_once: int,
         per_principal: int | None,
         look_every: float,
+        on_change: Callable[[str], None],
     ) -> None:
+        """``on_change`` is told the id of each task of which something was written."""
         self._store = store
+        self._on_change = on_change
         self._per_principal = per_principal
         self._look_every = look_every
         self._free = anyio.Semaphore(at_once)
         self._news = anyio.Event()
-        self._taking = anyio.CancelScope()
+        self._working, self._taking = anyio.CancelScope(), anyio.CancelScope()
         self._scopes: dict[str, anyio.CancelScope] = {}
 
     def look(self) -> None:
@@ -57,7 +61,15 @@ class Worker:
             scope.cancel()
 
     async def work(self, server: Server[Any], lifespan: Any) -> None:
-        """Go on with tasks, for ever. When cancelled, what is not through is left for others."""
+        """Go on with tasks until :meth:`stop`; what is not through then is left for others."""
+        with self._working:
+            await self._work(server, lifespan)
+
+    def stop(self) -> None:
+        """Let :meth:`work` end."""
+        self._working.cancel()
+
+    async def _work(self, server: Server[Any], lifespan: Any) -> None:
         async with anyio.create_task_group() as group:
             with self._taking:
                 while True:
@@ -67,7 +79,8 @@ class Worker:
                     except BaseException:
                         self._free.release()
                         raise
-                    group.start_soon(self._work_on, server, lifespan, task)
+                    scope = self._scopes[task.id] = anyio.CancelScope()
+                    group.start_soon(self._work_on, server, lifespan, task, scope)
             await anyio.sleep_forever()
 
     async def finish(self) -> None:
@@ -79,22 +92,23 @@ class Worker:
 
     async def _take(self) -> Task:
         while True:
-            self._news = anyio.Event()
+            self._news, task = anyio.Event(), None
             try:
-                task = await self._store.tasks.take(
-                    lease=self._store.lease, per_principal=self._per_principal
-                )
+                with anyio.CancelScope(shield=True):  # else nobody would know that it was taken
+                    task = await self._store.tasks.take(
+                        lease=self._store.lease, per_principal=self._per_principal
+                    )
             except StoreError as error:
                 log().warning("tasks_not_read", error=str(error))
-                task = None
             if task is not None:
                 return task
             with anyio.move_on_after(self._look_every):
                 await self._news.wait()
 
-    async def _work_on(self, server: Server[Any], lifespan: Any, task: Task) -> None:
-        scope = self._scopes[task.id] = anyio.CancelScope()
-        held_task = _Held(self._store, task, scope)
+    async def _work_on(
+        self, server: Server[Any], lifespan: Any, task: Task, scope: anyio.CancelScope
+    ) -> None:
+        held_task = _Held(self._store, task, scope, self._on_change)
         try:
             with scope:
                 await alongside(held_task.hold, lambda: held_task.advance(server, lifespan))
@@ -115,8 +129,15 @@ class Worker:
 class _Held:
     """A task while a worker holds it."""
 
-    def __init__(self, store: Store, task: Task, scope: anyio.CancelScope) -> None:
+    def __init__(
+        self,
+        store: Store,
+        task: Task,
+        scope: anyio.CancelScope,
+        on_change: Callable[[str], None],
+    ) -> None:
         self._store, self._task, self._scope = store, task, scope
+        self._on_change = on_change
         self._message = ""
         self._news = anyio.Event()
 
@@ -167,6 +188,7 @@ class _Held:
             is None
         ):
             raise StaleOwnerError("the task has expired")
+        self._on_change(self._task.id)
 
     async def _insist(self, change: Change) -> None:
         """Write what has happened already, also to a store that fails for a while."""
