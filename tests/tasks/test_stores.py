@@ -298,7 +298,8 @@ async def test_a_store_of_the_version_before_gets_tasks_and_keeps_what_it_held(
     found = await before.begin(call, lease=30, keep=60)
     assert isinstance(found, Entered)
     await before.settle(found.round, "the outcome", next_state=None)
-    by_hand(url, "DROP TABLE agentloop_tasks")
+    for table in ("agentloop_tasks", "agentloop_entries"):
+        by_hand(url, f"DROP TABLE {table}")
     by_hand(url, "UPDATE agentloop_schema SET version = 1")
 
     after = opened(url)
