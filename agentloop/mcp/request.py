@@ -10,16 +10,20 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.request_state import RequestStateBoundary, authenticated_principal
 from mcp.server.session import ServerSession
-from mcp_types import CallToolRequestParams, InputResponses
+from mcp.shared.message import ServerMessageMetadata
+from mcp_types import CallToolRequestParams, InputResponses, ServerRequest
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
 
 from agentloop.mcp.handover import Running, running
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,31 @@ class Request:
 
     def new_call(self) -> str:
         """A name for the call that begins with this request, see :func:`call_name`."""
-        wire = getattr(self.context, "request_context", self.context)
-        return call_name(getattr(wire, "_srctx", wire))  # FastMCP wraps the SDK's
+        return call_name(self.wire)
 
     @property
     def in_rounds(self) -> bool:
         """Whether asks travel in results, for want of a way to send requests to the client."""
         return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    @property
+    def wire(self) -> ServerRequestContext[Any, Any]:
+        """The SDK's own context, which the others wrap."""
+        wire = getattr(self.context, "request_context", self.context)
+        return getattr(wire, "_srctx", wire)
+
+    async def ask(self, request: ServerRequest, answer: type[AnswerT]) -> AnswerT:
+        """What the client answers to a request of the server's, which belongs to this one.
+
+        Raises ``MCPError`` where it answers with an error, ``ValidationError`` for anything else.
+        """
+        return await self.session.send_request(
+            request,
+            answer,
+            # Without it the request would leave on a stream that nobody may be reading, and
+            # sampling is only allowed within a request of the client's (SEP-2260).
+            metadata=ServerMessageMetadata(related_request_id=self.id),
+        )
 
 
 IDEMPOTENCY_KEY = "dev.agentloop/idempotency-key"

@@ -6,7 +6,6 @@ import secrets
 from dataclasses import dataclass
 
 from mcp.shared.exceptions import MCPError
-from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     ElicitRequest,
@@ -91,14 +90,8 @@ class ServedHost(Host):
 
     async def _elicit(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
         """Bring a question to the client, which can take it."""
-        if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
-            params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
         try:
-            return await self.request.session.send_request(
-                ElicitRequest(params=params),
-                ElicitResult,
-                metadata=ServerMessageMetadata(related_request_id=self.request.id),
-            )
+            return await elicited(self.request, params)
         except (MCPError, ValidationError) as error:
             raise ToolError("The client could not ask its user.") from error
 
@@ -113,6 +106,13 @@ class ServedHost(Host):
         if declared is None or declared.sampling is None or not reachable:
             return "sampling.tools" if tools else "sampling"
         return "sampling.tools" if tools and declared.sampling.tools is None else None
+
+
+async def elicited(request: Request, params: ElicitRequestParams) -> ElicitResult:
+    """What the person at the client answers, who is asked while ``request`` waits."""
+    if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
+        params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
+    return await request.ask(ElicitRequest(params=params), ElicitResult)
 
 
 def capability_refusal(error: CapabilityError) -> MCPError:
