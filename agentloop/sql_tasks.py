@@ -89,10 +89,18 @@ class SQLTasks:
         return await self._do(work)
 
     async def list(
-        self, *, status: Status | None = None, principal: str | None = None, limit: int = 100
+        self,
+        *,
+        status: Status | None = None,
+        principal: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Task]:
         def work(connection: Connection) -> Sequence[Task]:
+            created, id = before or (None, None)
             values = {
+                "created": created,
+                "id": id,
                 "now": self._now(connection),
                 "status": status,
                 "principal": principal,
@@ -137,7 +145,8 @@ _WAITING_FAIRLY = f"""SELECT body FROM agentloop_tasks t WHERE {_FREE} AND (
 _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
     AND (CAST(:principal AS VARCHAR) IS NULL OR principal = :principal)
-    ORDER BY created DESC LIMIT :limit"""
+    AND (CAST(:id AS VARCHAR) IS NULL OR created < :created OR (created = :created AND id < :id))
+    ORDER BY created DESC, id DESC LIMIT :limit"""
 _COUNT = f"SELECT status, count(*) AS number FROM agentloop_tasks WHERE {_ALIVE} GROUP BY status"
 _SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"
 

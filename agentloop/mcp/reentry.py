@@ -23,7 +23,14 @@ from agentloop.errors import (
 from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
-from agentloop.mcp.handover import HANDOVER, Continued, Handover, When, tasks_not_declared
+from agentloop.mcp.handover import (
+    HANDOVER,
+    Continued,
+    Handover,
+    When,
+    tasks_not_declared,
+    with_setting,
+)
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.request import REQUEST, Request, is_context, request_in
@@ -97,7 +104,7 @@ def resumable(
                 return await function(*args, **kwargs)
             return await serve(request, functools.partial(function, *args, **kwargs), serving)
 
-        return served
+        return with_setting(served, lambda name: task)
 
     return wrap if function is None else wrap(function)
 
