@@ -16,6 +16,7 @@ from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import to_tool_result
 from agentloop.mcp.served import MAX_WIRE_STATE
+from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.provider import Provider
 from agentloop.store import Store
 
@@ -32,6 +33,7 @@ def mount(
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
+    stream_seconds: float | None = STREAM_SECONDS,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
@@ -49,6 +51,7 @@ def mount(
         "emulate": emulate,
         "max_state_bytes": max_state_bytes,
         "task": task,
+        "stream_seconds": stream_seconds,
     }
     if isinstance(server, MCPServer):
 

@@ -39,6 +39,10 @@ class Progress:
         if self._sink is not None:
             self._sink(event)
 
+    def beat(self) -> None:
+        """Say that the call goes on: clients count the time since they last heard of it."""
+        self._note("still working")
+
     async def send(self) -> None:
         """Send what is noted, for ever."""
         while True:

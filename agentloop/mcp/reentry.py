@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
+import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, InputRequiredResult
@@ -37,6 +38,7 @@ from agentloop.mcp.request import REQUEST, Request, is_context, request_in
 from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import MAX_WIRE_STATE, ServedHost, Serving, capability_refusal
 from agentloop.mcp.stored import detached, over_stored_rounds
+from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
 from agentloop.store import Store, StoreError, UnknownRoundError
@@ -56,6 +58,7 @@ def resumable(
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
+    stream_seconds: float | None = STREAM_SECONDS,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -67,6 +70,7 @@ def resumable(
     emulate: bool = False,
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
+    stream_seconds: float | None = STREAM_SECONDS,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -86,9 +90,11 @@ def resumable(
     not ``sampling.tools`` with the tools written into the prompt. Without a store, a call whose
     state would take more than ``max_state_bytes`` on the wire ends with an error that says so.
     ``task`` says when a call goes on as a task, on a server with
-    :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them.
+    :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them. A call of
+    2025-11-25 over HTTP closes its stream every ``stream_seconds`` where the host has an event
+    store, so that nothing in between ends a long one; None for never.
     """
-    serving = Serving(provider, store, on_event, emulate, max_state_bytes, task)
+    serving = Serving(provider, store, on_event, emulate, max_state_bytes, task, stream_seconds)
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(function)
@@ -120,14 +126,24 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
     async def enter() -> Any:
         try:
             outcome = await _enter(request, function, serving, progress)
+            await progress.flush()
+            return outcome
         except ExceptionGroup as errors:
             raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
-        await progress.flush()
-        return outcome
+        finally:
+            with anyio.move_on_after(RETURN_SECONDS):
+                await request.stream.open()
+
+    async def enter_on_short_streams() -> Any:
+        seconds = serving.stream_seconds
+        if seconds is None or request.wire.close_sse_stream is None:
+            return await enter()
+        keep = request.stream.keep_short
+        return await alongside(lambda: keep(request.wire, seconds, progress.beat), enter)
 
     token = REQUEST.set(request)
     try:
-        return await alongside(progress.send, enter)
+        return await alongside(progress.send, enter_on_short_streams)
     except CapabilityError as error:
         raise capability_refusal(error) from error
     except (StateError, UnknownRoundError) as error:

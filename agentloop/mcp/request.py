@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mcp.server.context import ServerRequestContext
@@ -22,6 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
 from agentloop.mcp.handover import Running, running
+from agentloop.mcp.stream import Stream
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -40,6 +41,8 @@ class Request:
     """The state that the client brought back; None in the first round."""
     sealed: bool = True
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
+    stream: Stream = field(default_factory=Stream)
+    """On which the client waits, where the transport has one for each request."""
 
     @property
     def running(self) -> Running | None:
@@ -66,6 +69,7 @@ class Request:
 
         Raises ``MCPError`` where it answers with an error, ``ValidationError`` for anything else.
         """
+        await self.stream.open()
         return await self.session.send_request(
             request,
             answer,

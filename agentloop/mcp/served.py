@@ -20,6 +20,7 @@ from agentloop.errors import CapabilityError, ToolError
 from agentloop.events import Sink
 from agentloop.mcp.handover import When
 from agentloop.mcp.request import Request
+from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
 from agentloop.store import Store
@@ -48,6 +49,8 @@ class Serving:
     """What a state may take that crosses the wire."""
     task: When = "when_needed"
     """When a call becomes a task, where the server has tasks and the client can deal with them."""
+    stream_seconds: float | None = STREAM_SECONDS
+    """How long a call's stream lasts before it is closed, see :mod:`agentloop.mcp.stream`."""
 
 
 class ServedHost(Host):

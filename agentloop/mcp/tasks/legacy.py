@@ -52,11 +52,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentloop.errors import ProviderError, StoreError, TaskEndedError
 from agentloop.log import log
+from agentloop.mcp.alongside import alongside
 from agentloop.mcp.handover import When
 from agentloop.mcp.push import PushProvider
 from agentloop.mcp.refused import as_answer
 from agentloop.mcp.request import Request, call_name
 from agentloop.mcp.served import elicited
+from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.mcp.tasks.principal import caller
 from agentloop.mcp.tasks.wire import moment, unknown_task
 from agentloop.store import Store
@@ -256,6 +258,17 @@ class _Waiting:
 
     async def end_of(self, task: Task) -> Task:
         """The task, once it has ended. Raises ``MCPError`` where it expires before."""
+        stream = self._request.stream
+
+        async def wait() -> Task:
+            ended = await self._wait(task)
+            with anyio.move_on_after(RETURN_SECONDS):
+                await stream.open()
+            return ended
+
+        return await alongside(lambda: stream.keep_short(self._ctx, STREAM_SECONDS), wait)
+
+    async def _wait(self, task: Task) -> Task:
         found: Task | None = task
         pause, longest = _POLL_SECONDS
         async with anyio.create_task_group() as group:
