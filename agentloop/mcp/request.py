@@ -43,6 +43,8 @@ class Request:
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
     stream: Stream = field(default_factory=Stream)
     """On which the client waits, where the transport has one for each request."""
+    answered: bool = False
+    """Whether the client has its answer already, and is asked beside it."""
 
     @property
     def running(self) -> Running | None:
@@ -75,7 +77,7 @@ class Request:
             answer,
             # Without it the request would leave on a stream that nobody may be reading, and
             # sampling is only allowed within a request of the client's (SEP-2260).
-            metadata=ServerMessageMetadata(related_request_id=self.id),
+            metadata=None if self.answered else ServerMessageMetadata(related_request_id=self.id),
         )
 
 

@@ -479,6 +479,23 @@ async def test_k8_only_tasks_cancel_cancels_a_task() -> None:
     assert ended["content"][0]["text"] == "It is 3."
 
 
+async def test_a_client_that_only_asks_for_the_status_is_asked_all_the_same() -> None:
+    async with wired(a_server()) as wire:
+        task = await begin(wire, "adder")
+        assert (await until(wire, task, "completed"))["taskId"] == task["taskId"]
+        assert len(wire.asked) == 2
+        assert all(params["_meta"][RELATED_TASK] for _, params in wire.asked)
+        assert (await result(wire, task))["content"][0]["text"] == "It is 3."
+
+
+async def test_nobody_is_asked_twice_who_comes_for_the_result() -> None:
+    async with wired(a_server()) as wire:
+        task = await begin(wire, "adder")
+        await until(wire, task, "input_required")
+        await result(wire, task)
+        assert len(wire.asked) == 2
+
+
 # --- who may ------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,8 @@ class Tasks(Extension):
         finally:
             self._workers.discard(worker)
             await errand.stop(math.inf)
+            if not self._workers:
+                await self._legacy.stop()
 
     def _serve_legacy(self, server: Any) -> None:
         inner = low_level(server)

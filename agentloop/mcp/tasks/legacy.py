@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -62,6 +64,7 @@ from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.mcp.tasks.principal import caller
 from agentloop.mcp.tasks.wire import moment, unknown_task
 from agentloop.store import Store
+from agentloop.strays import Stray, stray
 from agentloop.task import Status, Task, TaskStore, answered, cancelled
 from agentloop.transcript import WIRE
 
@@ -81,9 +84,13 @@ SUPPORT: Mapping[When, str] = {
 }
 """What clients are told of a tool (``execution.taskSupport``)."""
 
+ASKING_SECONDS = 3600.0
+"""How long a client is asked that does not come for the result."""
+
 PAGE = 50
 """Tasks in one answer to ``tasks/list``."""
 
+_TOLD = 10_000
 _POLL_SECONDS = (0.02, 0.5)
 _ASKABLE = {"sampling", "elicitation", "roots"}
 _REQUEST: TypeAdapter[InputRequest] = TypeAdapter(InputRequest)
@@ -113,7 +120,10 @@ class LegacyTasks:
         self._ttl, self._poll = ttl, poll
         self._create, self._on_answer, self._on_cancel = create, on_answer, on_cancel
         self._waiting: dict[str, _Waiting] = {}
-        """By task, the last request for its result, which is the one that asks."""
+        """By task, who asks its client: the last request for its result, or else an asker."""
+        self._askers: dict[str, Stray] = {}
+        self._told: dict[str, int] = {}
+        """By task, the round in which its client was told that it is waited for."""
 
     # --- beside the SDK's own methods -------------------------------------------------------
 
@@ -174,7 +184,40 @@ class LegacyTasks:
 
     async def get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         """What a task is doing."""
-        return self._seen(await self._find(ctx, params.task_id))
+        task = await self._find(ctx, params.task_id)
+        self._notice(ctx, task)
+        return self._seen(task)
+
+    def _notice(self, ctx: Context, task: Task) -> None:
+        """Ask a client that knows that it will be asked, and does not come for the result.
+
+        It SHOULD come and be asked then. Some do not, and expect to be asked on any stream.
+        """
+        if task.status is not Status.INPUT_REQUIRED or task.id in self._waiting:
+            return
+        if self._told.get(task.id) == task.round:
+            del self._told[task.id]
+            self._askers[task.id] = stray(partial(self._ask_beside, ctx, task))
+        else:
+            while len(self._told) >= _TOLD:
+                del self._told[next(iter(self._told))]
+            self._told[task.id] = task.round
+
+    async def _ask_beside(self, ctx: Context, task: Task) -> None:
+        waiting = self._waiting[task.id] = self._new_waiting(ctx, answered=True)
+        try:
+            with anyio.move_on_after(ASKING_SECONDS):
+                await waiting.end_of(task)
+        except MCPError:
+            return  # the task is not there any more
+        finally:
+            self._leave(task, waiting)
+            del self._askers[task.id]
+
+    async def stop(self) -> None:
+        """Ask nobody any more."""
+        for asker in [*self._askers.values()]:
+            await asker.stop(math.inf)
 
     async def cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         """End a task that is not wanted any more."""
@@ -205,15 +248,21 @@ class LegacyTasks:
     async def result(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         """What the call of a task gave, once it has ended; its client is asked meanwhile."""
         task = await self._find(ctx, params.task_id)
-        waiting = _Waiting(ctx, self._store.tasks, self._on_answer, self._seen)
+        waiting = self._new_waiting(ctx)
         if (before := self._waiting.get(task.id)) is not None:
             before.ask_no_more()
         self._waiting[task.id] = waiting
         try:
             return _outcome(await waiting.end_of(task))
         finally:
-            if self._waiting.get(task.id) is waiting:
-                del self._waiting[task.id]
+            self._leave(task, waiting)
+
+    def _new_waiting(self, ctx: Context, *, answered: bool = False) -> _Waiting:
+        return _Waiting(ctx, self._store.tasks, self._on_answer, self._seen, answered=answered)
+
+    def _leave(self, task: Task, waiting: _Waiting) -> None:
+        if self._waiting.get(task.id) is waiting:
+            del self._waiting[task.id]
 
     async def _find(self, ctx: Context, id: str) -> Task:
         """The task, if it is the caller's."""
@@ -236,7 +285,10 @@ class LegacyTasks:
 
 
 class _Waiting:
-    """One request for the result of a task. While it waits, the client is asked on its stream."""
+    """The wait for the result of a task, in which its client is asked.
+
+    It is asked on the stream of the request that waits, or beside one that was answered.
+    """
 
     def __init__(
         self,
@@ -244,9 +296,14 @@ class _Waiting:
         tasks: TaskStore,
         on_answer: Callable[[], None],
         seen: Callable[[Task], dict[str, Any]],
+        *,
+        answered: bool,
     ) -> None:
         self._ctx, self._tasks, self._on_answer, self._seen = ctx, tasks, on_answer, seen
-        self._request = Request(ctx, ctx.session, str(ctx.request_id), {}, None)
+        id = str(ctx.request_id)
+        self._request = Request(ctx, ctx.session, id, {}, None, answered=answered)
+        self._on = None if answered else ctx.request_id
+        """The request on whose stream the client is told and asked."""
         self._asked: dict[tuple[int, str], anyio.CancelScope] = {}
         self._asks = True
 
@@ -266,6 +323,8 @@ class _Waiting:
                 await stream.open()
             return ended
 
+        if self._on is None:
+            return await self._wait(task)
         return await alongside(lambda: stream.keep_short(self._ctx, STREAM_SECONDS), wait)
 
     async def _wait(self, task: Task) -> Task:
@@ -296,9 +355,9 @@ class _Waiting:
 
     async def _tell(self, task: Task, before: Task) -> None:
         """Tell the client that the task changed, and how far it has come."""
-        send, id = self._ctx.session.send_notification, self._ctx.request_id
+        send, on = self._ctx.session.send_notification, self._on
         news = TaskStatusNotificationParams.model_validate(self._seen(task))
-        await send(TaskStatusNotification(params=news), related_request_id=id)  # pyright: ignore[reportArgumentType]
+        await send(TaskStatusNotification(params=news), related_request_id=on)  # pyright: ignore[reportArgumentType]
         meta: Mapping[str, Any] = task.request.get("_meta") or {}
         token = meta.get("progressToken")
         if token is not None and task.message != before.message and task.message:
@@ -309,7 +368,7 @@ class _Waiting:
                 message=task.message,
                 _meta=related(task.id),
             )
-            await send(ProgressNotification(params=progress), related_request_id=id)
+            await send(ProgressNotification(params=progress), related_request_id=on)
 
     def _ask(self, task: Task, group: anyio.abc.TaskGroup) -> None:
         """Ask what is asked and was not yet; take back what was answered elsewhere."""
