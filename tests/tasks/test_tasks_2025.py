@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import Client, MCPError
+from mcp.client import ClientRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import (
@@ -31,13 +33,15 @@ from agentloop.mcp.tasks.call import low_level
 from agentloop.mcp.tasks.legacy import PAGE, RELATED_TASK
 from agentloop.mcp.tasks.principal import acting_for
 from agentloop.provider import Provider
-from agentloop.sql_store import SQLiteStore
+from agentloop.sql_store import SQLiteStore, SQLStore
 from agentloop.store import MemoryStore, Store
+from agentloop.task import Task
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 from tests.faults.http import serving_http
 from tests.faults.wire import JSON, PEOPLE, Refuse, Rejected, Wire, connected
+from tests.test_streams import Events
 
 pytestmark = pytest.mark.anyio
 
@@ -404,6 +408,32 @@ async def test_k6_tasks_are_listed_for_those_who_are_known() -> None:
             assert bad.code == -32602
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
+async def test_k6_each_store_lists_page_by_page(
+    kind: str, tmp_path: Any, request: pytest.FixtureRequest
+) -> None:
+    store: Any = MemoryStore()
+    if kind == "sqlite":
+        store = SQLiteStore(tmp_path / "tasks.db")
+    elif kind == "postgres":
+        store = SQLStore(request.getfixturevalue("postgres"))
+    who = secrets.token_hex(8)
+    made = [
+        await store.tasks.create(
+            Task(id=f"{who}{n}", call=f"{who}{n}", request={"name": "x"}, principal=who)
+        )
+        for n in range(7)
+    ]
+    found, before = list[str](), None
+    while page := await store.tasks.list(principal=who, before=before, limit=3):
+        found += [task.id for task in page]
+        before = (page[-1].created, page[-1].id)
+    newest_first = sorted(made, key=lambda task: (task.created, task.id), reverse=True)
+    assert found == [task.id for task in newest_first]
+    if kind != "memory":
+        await store.close()
+
+
 @pytest.mark.parametrize("who", ["alice", None])
 async def test_k6_listing_is_declared_to_those_who_are_known(who: str | None) -> None:
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c"}}
@@ -608,12 +638,17 @@ async def test_the_sdks_own_client_calls_a_tool_as_a_task(transport: str) -> Non
         return await _use(url)
 
 
-async def _use(server: Any) -> None:
-    model = ScriptedProvider(*SUM)
+async def _use(server: Any, *, pause: float = 0.0) -> None:
+    answer = sampling_callback(ScriptedProvider(*SUM))
+
+    async def model(context: ClientRequestContext, params: CreateMessageRequestParams) -> Any:
+        await anyio.sleep(pause)
+        return await answer(context, params)
+
     async with Client(
         server,
         mode="legacy",
-        sampling_callback=sampling_callback(model),
+        sampling_callback=model,
         sampling_capabilities=TOOLS,
     ) as client:
         declared = client.server_capabilities
@@ -635,6 +670,19 @@ async def _use(server: Any) -> None:
         request = GetTaskRequest(params=GetTaskRequestParams(task_id="nobody's"))
         with pytest.raises(MCPError, match="no such task"):
             await session.send_request(request, GetTaskResult)
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
+async def test_waiting_for_a_result_outlasts_its_streams() -> None:
+    events = Events()
+    server = a_server(stream_seconds=0.2)
+
+    def app() -> Any:
+        return server.streamable_http_app(event_store=events, retry_interval=30)
+
+    with serving_http(app) as url:
+        await _use(url, pause=0.5)
+    assert max(map(events.streams, "345")) > 1
 
 
 async def test_a_client_without_tasks_is_served_as_ever() -> None:

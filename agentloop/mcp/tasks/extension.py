@@ -34,6 +34,7 @@ from agentloop.mcp.handover import (
     tasks_not_declared,
 )
 from agentloop.mcp.request import call_name
+from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.mcp.tasks.call import author_setting, low_level
 from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks, TaskParams
 from agentloop.mcp.tasks.principal import caller
@@ -83,6 +84,7 @@ class Tasks(Extension):
         at_once: int = 64,
         per_principal: int | None = None,
         grace: float = 0.0,
+        stream_seconds: float | None = STREAM_SECONDS,
     ) -> None:
         """``tools`` says of tools that are no agents of ours when their calls become tasks.
 
@@ -90,7 +92,8 @@ class Tasks(Extension):
         ``poll`` seconds. A server looks every ``look_every`` seconds for tasks that others have
         left, works on ``at_once`` of them at most, and on ``per_principal`` of any one caller. When
         it stops, it goes on for ``grace`` seconds with those it works on; what is not through by
-        then is left to others, or to its next start.
+        then is left to others, or to its next start. Clients of 2025-11-25 that wait for a result
+        over HTTP get a new stream every ``stream_seconds``, where the host has an event store.
         """
         self._store = store
         self._tools: dict[str, When] = dict(tools or {})
@@ -106,6 +109,7 @@ class Tasks(Extension):
             create=self._create,
             on_answer=self._look,
             on_cancel=self._drop,
+            stream_seconds=stream_seconds,
         )
         self._known = WeakSet[Any]()
         """Servers that serve clients of 2025-11-25, too."""

@@ -60,7 +60,7 @@ from agentloop.mcp.push import PushProvider
 from agentloop.mcp.refused import as_answer
 from agentloop.mcp.request import Request, call_name
 from agentloop.mcp.served import elicited
-from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
+from agentloop.mcp.stream import RETURN_SECONDS
 from agentloop.mcp.tasks.principal import caller
 from agentloop.mcp.tasks.wire import moment, unknown_task
 from agentloop.store import Store
@@ -114,10 +114,11 @@ class LegacyTasks:
         create: Callable[[Task], Awaitable[Task]],
         on_answer: Callable[[], None],
         on_cancel: Callable[[str], None],
+        stream_seconds: float | None,
     ) -> None:
         """``create`` keeps a new task; the other two tell those who work on tasks."""
         self._store = store
-        self._ttl, self._poll = ttl, poll
+        self._ttl, self._poll, self._stream_seconds = ttl, poll, stream_seconds
         self._create, self._on_answer, self._on_cancel = create, on_answer, on_cancel
         self._waiting: dict[str, _Waiting] = {}
         """By task, who asks its client: the last request for its result, or else an asker."""
@@ -258,7 +259,14 @@ class LegacyTasks:
             self._leave(task, waiting)
 
     def _new_waiting(self, ctx: Context, *, answered: bool = False) -> _Waiting:
-        return _Waiting(ctx, self._store.tasks, self._on_answer, self._seen, answered=answered)
+        return _Waiting(
+            ctx,
+            self._store.tasks,
+            self._on_answer,
+            self._seen,
+            answered=answered,
+            stream_seconds=None if answered else self._stream_seconds,
+        )
 
     def _leave(self, task: Task, waiting: _Waiting) -> None:
         if self._waiting.get(task.id) is waiting:
@@ -298,10 +306,12 @@ class _Waiting:
         seen: Callable[[Task], dict[str, Any]],
         *,
         answered: bool,
+        stream_seconds: float | None,
     ) -> None:
         self._ctx, self._tasks, self._on_answer, self._seen = ctx, tasks, on_answer, seen
         id = str(ctx.request_id)
         self._request = Request(ctx, ctx.session, id, {}, None, answered=answered)
+        self._stream_seconds = stream_seconds
         self._on = None if answered else ctx.request_id
         """The request on whose stream the client is told and asked."""
         self._asked: dict[tuple[int, str], anyio.CancelScope] = {}
@@ -315,7 +325,7 @@ class _Waiting:
 
     async def end_of(self, task: Task) -> Task:
         """The task, once it has ended. Raises ``MCPError`` where it expires before."""
-        stream = self._request.stream
+        stream, seconds = self._request.stream, self._stream_seconds
 
         async def wait() -> Task:
             ended = await self._wait(task)
@@ -323,9 +333,9 @@ class _Waiting:
                 await stream.open()
             return ended
 
-        if self._on is None:
+        if seconds is None:
             return await self._wait(task)
-        return await alongside(lambda: stream.keep_short(self._ctx, STREAM_SECONDS), wait)
+        return await alongside(lambda: stream.keep_short(self._ctx, seconds), wait)
 
     async def _wait(self, task: Task) -> Task:
         found: Task | None = task
