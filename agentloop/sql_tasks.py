@@ -100,10 +100,18 @@ class SQLTasks:
         return await self._do(work)
 
     async def list(
-        self, *, status: Status | None = None, principal: str | None = None, limit: int = 100
+        self,
+        *,
+        status: Status | None = None,
+        principal: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Task]:
         def work(connection: Connection) -> Sequence[Task]:
+            created, id = before or (None, None)
             values = {
+                "created": created,
+                "id": id,
                 "now": self._now(connection),
                 "status": status,
                 "principal": principal,
@@ -151,7 +159,8 @@ _SET_ASIDE = "UPDATE agentloop_tasks SET leased_until = :until WHERE id = :id"
 _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
     AND (CAST(:principal AS VARCHAR) IS NULL OR principal = :principal)
-    ORDER BY created DESC LIMIT :limit"""
+    AND (CAST(:id AS VARCHAR) IS NULL OR created < :created OR (created = :created AND id < :id))
+    ORDER BY created DESC, id DESC LIMIT :limit"""
 _COUNT = f"""SELECT status, leased_until > :now AS held, count(*) AS number
     FROM agentloop_tasks WHERE {_ALIVE} GROUP BY 1, 2"""
 _SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"

@@ -272,9 +272,14 @@ class TaskStore(Protocol):
         ...
 
     async def list(
-        self, *, status: Status | None = None, principal: str | None = None, limit: int = 100
+        self,
+        *,
+        status: Status | None = None,
+        principal: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Task]:
-        """Tasks, the newest first."""
+        """Tasks, the newest first; ``before`` is the time and the id of the one they follow."""
         ...
 
     async def count(self) -> Mapping[str, int]:
@@ -332,7 +337,12 @@ class MemoryTasks:
         )
 
     async def list(
-        self, *, status: Status | None = None, principal: str | None = None, limit: int = 100
+        self,
+        *,
+        status: Status | None = None,
+        principal: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Task]:
         now = _now()
         found = [
@@ -341,8 +351,9 @@ class MemoryTasks:
             if not expired(task, now)
             and (status is None or task.status is status)
             and (principal is None or task.principal == principal)
+            and (before is None or (task.created, task.id) < before)
         ]
-        return sorted(found, key=lambda task: -task.created)[:limit]
+        return sorted(found, key=lambda task: (task.created, task.id), reverse=True)[:limit]
 
     async def count(self) -> Mapping[str, int]:
         now = _now()

@@ -7,11 +7,11 @@ on them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, ClientCapabilities, RequestId
@@ -23,12 +23,29 @@ from agentloop.task import Task
 EXTENSION = "io.modelcontextprotocol/tasks"
 """The extension that clients declare which can deal with tasks (SEP-2663)."""
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
 When = Literal["never", "when_needed", "always", "required"]
 """When a call becomes a task, where the client can deal with tasks.
 
 ``when_needed``: once it has no more rounds, or calls :func:`detach`. ``always``: at once.
 ``required``: at once, and a client that cannot deal with tasks gets an error.
 """
+
+
+_SETTING = "__agentloop_task__"
+
+
+def with_setting(function: FunctionT, setting: Callable[[str], When | None]) -> FunctionT:
+    """``function``, which serves tools, known to have ``setting`` by a tool's name."""
+    setattr(function, _SETTING, setting)
+    return function
+
+
+def setting_of(function: Any, name: str) -> When | None:
+    """When calls of the tool ``name``, which ``function`` serves, become tasks, if it was said."""
+    setting: Callable[[str], When | None] | None = getattr(function, _SETTING, None)
+    return None if setting is None else setting(name)
 
 
 @dataclass(frozen=True, slots=True)

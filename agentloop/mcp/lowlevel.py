@@ -21,6 +21,7 @@ from mcp_types import (
 
 from agentloop.agent import Agent
 from agentloop.mcp.codec import StateCodec
+from agentloop.mcp.handover import When, setting_of, with_setting
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import RESUME, to_tool_result
 from agentloop.output import Output
@@ -94,4 +95,9 @@ def add_tool(
         return await called.handler(ctx, params)
 
     server.add_request_handler("tools/list", PaginatedRequestParams, on_list)
+
+    def setting(named: str) -> When | None:
+        return setting_of(run_agent if named == name or called is None else called.handler, named)
+
+    with_setting(on_call, setting)
     server.add_request_handler("tools/call", CallToolRequestParams, on_call)

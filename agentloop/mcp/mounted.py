@@ -18,6 +18,7 @@ from agentloop.mcp.lowlevel import add_tool
 from agentloop.mcp.reentry import resumable
 from agentloop.mcp.result import RESUME, to_tool_result
 from agentloop.mcp.served import DEFAULT_INPUT_LIMITS, MAX_WIRE_STATE
+from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.provider import Provider
 from agentloop.result import RunResult
 from agentloop.store import Store
@@ -38,6 +39,7 @@ def mount(
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
     input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
+    stream_seconds: float | None = STREAM_SECONDS,
 ) -> None:
     """Offer ``agent`` as a tool of ``server`` that takes a ``prompt``.
 
@@ -56,6 +58,7 @@ def mount(
         "max_state_bytes": max_state_bytes,
         "task": task,
         "input_limits": input_limits,
+        "stream_seconds": stream_seconds,
     }
     if isinstance(server, MCPServer):
 

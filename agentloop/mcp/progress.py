@@ -44,6 +44,10 @@ class Progress:
         if self._sink is not None:
             self._sink(event)
 
+    def beat(self) -> None:
+        """Say that the call goes on: clients count the time since they last heard of it."""
+        self._note("still working")
+
     async def flush(self) -> None:
         """Send what is noted now, after what is being sent already: the latest in any case."""
         async with self._sending:

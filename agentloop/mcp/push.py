@@ -6,7 +6,6 @@ For clients that negotiated 2025-11-25 or older.
 from __future__ import annotations
 
 from mcp.shared.exceptions import MCPError, NoBackChannelError
-from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
     INVALID_PARAMS,
     REQUEST_TIMEOUT,
@@ -24,6 +23,7 @@ from agentloop.errors import (
     ProviderError,
 )
 from agentloop.mcp.callback import ERROR_KEY
+from agentloop.mcp.refused import KINDS
 from agentloop.mcp.request import Request
 from agentloop.mcp.written import Writer
 from agentloop.meta import Reply
@@ -63,20 +63,14 @@ class PushProvider:
 
     async def _send(self, request: CreateMessageRequestParams) -> Reply:
         try:
-            return await self._request.session.send_request(
+            return await self._request.ask(
                 self._writer.request(request),
                 # It takes one block and a list of them, as the protocol has it with and without
                 # tools; the SDK's other type takes one block only.
                 CreateMessageResultWithTools,
-                # Without it the request would leave on a stream that nobody may be reading, and
-                # sampling is only allowed within a request of the client's (SEP-2260).
-                metadata=ServerMessageMetadata(related_request_id=self._request.id),
             )
         except MCPError as error:
             raise refusal(error) from error
-
-
-_KINDS = {kind.code: kind for kind in ProviderError.__subclasses__()}
 
 
 def _code(error: MCPError) -> str:
@@ -89,7 +83,7 @@ def refusal(error: MCPError) -> ProviderError:
     """What a client's error means for the run. Clients agree on little but the code -1."""
     said = error.message.lower()
     message = f"{error.message} (code {error.code})"
-    if (kind := _KINDS.get(_code(error))) is not None:  # the client is one of ours, and says it
+    if (kind := KINDS.get(_code(error))) is not None:  # the client is one of ours, and says it
         return kind(message)
     if error.code == USER_REJECTED or any(word in said for word in _DENIALS):
         return DeniedError(message)

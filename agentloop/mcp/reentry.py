@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
+import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, InputRequiredResult
@@ -22,7 +23,15 @@ from agentloop.errors import (
 )
 from agentloop.events import Sink
 from agentloop.log import log
-from agentloop.mcp.handover import HANDOVER, Continued, Handover, When, tasks_not_declared
+from agentloop.mcp.alongside import alongside
+from agentloop.mcp.handover import (
+    HANDOVER,
+    Continued,
+    Handover,
+    When,
+    tasks_not_declared,
+    with_setting,
+)
 from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.progress import Progress
 from agentloop.mcp.push import PushProvider
@@ -36,6 +45,7 @@ from agentloop.mcp.served import (
     capability_refusal,
 )
 from agentloop.mcp.stored import detached, over_stored_rounds
+from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider
 from agentloop.store import Store, StoreError, UnknownRoundError
@@ -56,6 +66,7 @@ def resumable(
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
     input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
+    stream_seconds: float | None = STREAM_SECONDS,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -68,6 +79,7 @@ def resumable(
     max_state_bytes: int = MAX_WIRE_STATE,
     task: When = "when_needed",
     input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
+    stream_seconds: float | None = STREAM_SECONDS,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -88,9 +100,13 @@ def resumable(
     state would take more than ``max_state_bytes`` on the wire ends with an error that says so.
     ``task`` says when a call goes on as a task, on a server with
     :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them. Arguments and
-    answers beyond ``input_limits`` are refused.
+    answers beyond ``input_limits`` are refused. A call of 2025-11-25 over HTTP closes its stream
+    every ``stream_seconds`` where the host has an event store, so that nothing in between ends a
+    long one; None for never.
     """
-    serving = Serving(provider, store, on_event, emulate, max_state_bytes, task, input_limits)
+    serving = Serving(
+        provider, store, on_event, emulate, max_state_bytes, task, input_limits, stream_seconds
+    )
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         _check(function)
@@ -106,7 +122,7 @@ def resumable(
                 return await function(*args, **kwargs)
             return await serve(request, functools.partial(function, *args, **kwargs), serving)
 
-        return served
+        return with_setting(served, lambda name: task)
 
     return wrap if function is None else wrap(function)
 
@@ -153,12 +169,25 @@ async def _with_progress(
     request: Request, function: Callable[[], Awaitable[Any]], serving: Serving
 ) -> Any:
     progress = Progress(request.session, serving.on_event)
+
+    async def enter() -> Any:
+        try:
+            outcome = await _enter(request, function, serving, progress)
+            await progress.flush()
+            return outcome
+        except ExceptionGroup as errors:
+            raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
+        finally:
+            with anyio.move_on_after(RETURN_SECONDS):
+                await request.stream.open()
+
     try:
-        outcome = await _enter(request, function, serving, progress)
-        await progress.flush()
-        return outcome
-    except ExceptionGroup as errors:
-        raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
+        seconds, wire = serving.stream_seconds, request.wire
+        if seconds is None or wire.close_sse_stream is None:
+            return await enter()
+        return await alongside(
+            lambda: request.stream.keep_short(wire, seconds, progress.beat), enter
+        )
     finally:
         await progress.stop()
 

@@ -9,17 +9,22 @@ import secrets
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.request_state import RequestStateBoundary, authenticated_principal
 from mcp.server.session import ServerSession
-from mcp_types import CallToolRequestParams, InputResponses
+from mcp.shared.message import ServerMessageMetadata
+from mcp_types import CallToolRequestParams, InputResponses, ServerRequest
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel
 
 from agentloop.mcp.handover import Running, running
+from agentloop.mcp.stream import Stream
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,15 @@ class Request:
     """The state that the client brought back; None in the first round."""
     sealed: bool = True
     """Whether state that crosses the wire is protected, as SEP-2322 demands."""
+    stream: Stream = field(default_factory=Stream)
+    """On which the client waits, where the transport has one for each request."""
+    answered: bool = False
+    """Whether the client has its answer already, and is asked beside it."""
 
     @property
     def params(self) -> Mapping[str, Any]:
         """The request's params as they came."""
-        return _wire(self.context).params or {}
+        return self.wire.params or {}
 
     @property
     def arguments(self) -> Any:
@@ -59,23 +68,37 @@ class Request:
 
     def new_call(self) -> str:
         """A name for the call that begins with this request, see :func:`call_name`."""
-        return call_name(_wire(self.context))
+        return call_name(self.wire)
 
     @property
     def in_rounds(self) -> bool:
         """Whether asks travel in results, for want of a way to send requests to the client."""
         return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
 
+    @property
+    def wire(self) -> ServerRequestContext[Any, Any]:
+        """The SDK's own context, which the others wrap."""
+        wire = getattr(self.context, "request_context", self.context)
+        return getattr(wire, "_srctx", wire)
+
+    async def ask(self, request: ServerRequest, answer: type[AnswerT]) -> AnswerT:
+        """What the client answers to a request of the server's, which belongs to this one.
+
+        Raises ``MCPError`` where it answers with an error, ``ValidationError`` for anything else.
+        """
+        await self.stream.open()
+        return await self.session.send_request(
+            request,
+            answer,
+            # Without it the request would leave on a stream that nobody may be reading, and
+            # sampling is only allowed within a request of the client's (SEP-2260).
+            metadata=None if self.answered else ServerMessageMetadata(related_request_id=self.id),
+        )
+
 
 IDEMPOTENCY_KEY = "dev.agentloop/idempotency-key"
 """In the ``_meta`` of a ``tools/call``: the same key with the same arguments is the same call, also
 when the client never got the first answer."""
-
-
-def _wire(context: Any) -> ServerRequestContext[Any, Any]:
-    """The SDK's own context inside of a host's."""
-    wire = getattr(context, "request_context", context)
-    return getattr(wire, "_srctx", wire)  # FastMCP wraps the SDK's
 
 
 def call_name(wire: ServerRequestContext[Any, Any]) -> str:

@@ -37,6 +37,7 @@ from agentloop.events import Sink
 from agentloop.mcp.deflate import MAX_BYTES
 from agentloop.mcp.handover import HANDOVER
 from agentloop.mcp.increments import amend
+from agentloop.mcp.refused import refusal
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
@@ -205,7 +206,7 @@ class RoundsHost(ServedHost):
     async def _elicit(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
         key = f"{place.key}?"
         if (kept := self.value(key)) is not None:
-            return ElicitResult.model_validate(kept[0])
+            return _of_user(ElicitResult.model_validate(kept[0]))
         answer = self.answers.get(key)
         if answer is None:
             if why_not := self.may_not_wait(place):
@@ -216,7 +217,7 @@ class RoundsHost(ServedHost):
             raise ToolError("The client gave no answer of its user's.")
         # The function may be entered again after this: then the answer is not in the request.
         self.keep_value(key, answer.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return answer
+        return _of_user(answer)
 
     def may_not_wait(self, place: Place) -> str | None:
         """Why ``place`` must not wait for the next round, if it must not."""
@@ -293,10 +294,19 @@ class RoundsProvider:
                 raise BadRequestError(why_not)
             self._host.asks[key] = self._host.writer.request(request)
             await self._host.wait(place)
+        elif (refused := refusal(answer)) is not None:
+            raise refused
         if not isinstance(answer, CreateMessageResult | CreateMessageResultWithTools):
             kind = type(cast("object", answer)).__name__
             raise MalformedReplyError(f"the client answered an ask with a {kind}")
         return answer
+
+
+def _of_user(answer: ElicitResult) -> ElicitResult:
+    """``answer``, which a person gave. Raises :class:`ToolError` where nobody was asked."""
+    if refusal(answer) is not None:
+        raise ToolError("The client could not ask its user.")
+    return answer
 
 
 def _ask_key(place: str, run: Run) -> str:

@@ -6,7 +6,6 @@ import secrets
 from dataclasses import dataclass
 
 from mcp.shared.exceptions import MCPError
-from mcp.shared.message import ServerMessageMetadata
 from mcp_types import (
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     ElicitRequest,
@@ -23,6 +22,7 @@ from agentloop.mcp.handle import keep, recall
 from agentloop.mcp.handover import When
 from agentloop.mcp.input_limits import InputLimits
 from agentloop.mcp.request import Request
+from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.place import Host, Place
 from agentloop.provider import Provider
 from agentloop.run import Run
@@ -57,6 +57,8 @@ class Serving:
     """When a call becomes a task, where the server has tasks and the client can deal with them."""
     input_limits: InputLimits = DEFAULT_INPUT_LIMITS
     """What is taken of a client."""
+    stream_seconds: float | None = STREAM_SECONDS
+    """How long a call's stream lasts before it is closed, see :mod:`agentloop.mcp.stream`."""
 
 
 class ServedHost(Host):
@@ -103,14 +105,8 @@ class ServedHost(Host):
 
     async def _elicit(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
         """Bring a question to the client, which can take it."""
-        if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
-            params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
         try:
-            answer = await self.request.session.send_request(
-                ElicitRequest(params=params),
-                ElicitResult,
-                metadata=ServerMessageMetadata(related_request_id=self.request.id),
-            )
+            answer = await elicited(self.request, params)
         except (MCPError, ValidationError) as error:
             raise ToolError("The client could not ask its user.") from error
         self._input_limits.check(answer)
@@ -139,6 +135,13 @@ class ServedHost(Host):
         if declared is None or declared.sampling is None or not reachable:
             return "sampling.tools" if tools else "sampling"
         return "sampling.tools" if tools and declared.sampling.tools is None else None
+
+
+async def elicited(request: Request, params: ElicitRequestParams) -> ElicitResult:
+    """What the person at the client answers, who is asked while ``request`` waits."""
+    if params.mode == "url":  # 2025-11-25 wants an id, 2026-07-28 has none
+        params = params.model_copy(update={"elicitation_id": secrets.token_urlsafe(16)})
+    return await request.ask(ElicitRequest(params=params), ElicitResult)
 
 
 def capability_refusal(error: CapabilityError) -> MCPError:

@@ -8,12 +8,13 @@ from typing import Any
 
 import anyio
 from mcp.server.lowlevel import Server
+from mcp.server.mcpserver import MCPServer
 from mcp.server.runner import modern_on_request
 from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.transport_context import TransportContext
 
-from agentloop.mcp.handover import Running, going_on
+from agentloop.mcp.handover import Running, When, going_on, setting_of
 from agentloop.mcp.tasks.principal import acting_for
 
 Note = Callable[[str], None]
@@ -25,6 +26,19 @@ def low_level(server: Any) -> Server[Any]:
     for name in ("_lowlevel_server", "_mcp_server"):  # MCPServer's and FastMCP's; neither shows it
         server = getattr(server, name, server)
     return server
+
+
+async def author_setting(server: Any, name: str) -> When | None:
+    """When calls of the tool ``name`` become tasks, as its author said; None where nobody did."""
+    inner = low_level(server)
+    if isinstance(server, MCPServer):
+        tool: Any = server._tool_manager.get_tool(name)  # pyright: ignore[reportPrivateUsage]  # it shows no functions
+    elif server is not inner:  # FastMCP
+        tool = await server.get_tool(name)
+    else:
+        called = inner.get_request_handler("tools/call")
+        return None if called is None else setting_of(called.handler, name)
+    return setting_of(getattr(tool, "fn", None), name)
 
 
 async def go_on(server: Server[Any], lifespan: Any, running: Running, note: Note) -> dict[str, Any]:

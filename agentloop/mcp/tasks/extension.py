@@ -6,13 +6,16 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.extension import Extension, MethodBinding
+from mcp.server.extension import Extension, MethodBinding, RequestHandler
 from mcp.server.request_state import authenticated_principal
-from mcp_types import CallToolRequestParams, RequestParams
+from mcp.shared.exceptions import MCPError
+from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams, PaginatedRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from agentloop.errors import DefinitionError, TaskEndedError
@@ -27,7 +30,9 @@ from agentloop.mcp.handover import (
     tasks_not_declared,
 )
 from agentloop.mcp.request import call_name
-from agentloop.mcp.tasks.call import low_level
+from agentloop.mcp.stream import STREAM_SECONDS
+from agentloop.mcp.tasks.call import author_setting, low_level
+from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks, TaskParams
 from agentloop.mcp.tasks.listen import LISTEN, Listeners, listened_for
 from agentloop.mcp.tasks.principal import caller
 from agentloop.mcp.tasks.wire import answers_to, check_routing, details, handle, unknown_task
@@ -46,11 +51,7 @@ DAY = 86_400.0
 MODERN = frozenset(MODERN_PROTOCOL_VERSIONS)
 
 
-class _TaskParams(RequestParams):
-    task_id: str
-
-
-class _UpdateParams(_TaskParams):
+class _UpdateParams(TaskParams):
     input_responses: dict[str, Any]
     """Checked where it is known what was asked: what nobody asked is ignored, whatever it is."""
 
@@ -81,6 +82,7 @@ class Tasks(Extension):
         at_once: int = 64,
         per_principal: int | None = None,
         grace: float = 0.0,
+        stream_seconds: float | None = STREAM_SECONDS,
     ) -> None:
         """``tools`` says of tools that are no agents of ours when their calls become tasks.
 
@@ -88,10 +90,11 @@ class Tasks(Extension):
         ``poll`` seconds. A server looks every ``look_every`` seconds for tasks that others have
         left, works on ``at_once`` of them at most, and on ``per_principal`` of any one caller. When
         it stops, it goes on for ``grace`` seconds with those it works on; what is not through by
-        then is left to others, or to its next start.
+        then is left to others, or to its next start. Clients of 2025-11-25 that wait for a result
+        over HTTP get a new stream every ``stream_seconds``, where the host has an event store.
         """
         self._store = store
-        self._tools = dict(tools or {})
+        self._tools: dict[str, When] = dict(tools or {})
         self._ttl, self._poll, self._grace = ttl, poll, grace
         self._listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
         self._make_worker = lambda: Worker(
@@ -102,6 +105,17 @@ class Tasks(Extension):
             on_change=self._listeners.tell,
         )
         self._workers: set[Worker] = set()
+        self._legacy = LegacyTasks(
+            store,
+            ttl=ttl,
+            poll=poll,
+            create=self._create,
+            on_answer=self._look,
+            on_cancel=self._drop,
+            stream_seconds=stream_seconds,
+        )
+        self._known = WeakSet[Any]()
+        """Servers that serve clients of 2025-11-25, too."""
 
     # --- the server's side -----------------------------------------------------------------
 
@@ -128,6 +142,7 @@ class Tasks(Extension):
         if self._around_listening not in inner.middleware:
             # An extension may wrap calls of tools only, so this one is not among what it declares.
             inner.middleware.append(self._around_listening)
+        self._serve_legacy(server)
         worker = self._make_worker()
         self._workers.add(worker)
         errand = stray(lambda: worker.work(inner, state))
@@ -140,6 +155,17 @@ class Tasks(Extension):
             worker.stop()
             with anyio.CancelScope(shield=True):
                 await errand.wait(math.inf)
+            if not self._workers:
+                await self._legacy.stop()
+
+    def _serve_legacy(self, server: Any) -> None:
+        inner = low_level(server)
+        if inner not in self._known:
+            self._known.add(inner)
+            inner.middleware.append(self._legacy.middleware(partial(self._setting, server)))
+
+    async def _setting(self, server: Any, name: str) -> When | None:
+        return self._tools.get(name) or await author_setting(server, name)
 
     def add_to(self, server: Any) -> None:
         """For hosts that take no extensions: the SDK's low-level ``Server`` and FastMCP."""
@@ -147,7 +173,7 @@ class Tasks(Extension):
         inner.extensions[self.identifier] = self.settings()
         inner.middleware.append(self._around_calls)
         for method in self.methods():
-            inner.add_request_handler(method.method, method.params_type, method.handler)
+            inner.add_request_handler(method.method, method.params_type, _gated(method))
 
     async def _around_calls(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         if ctx.method != "tools/call" or ctx.request_id is None:
@@ -211,17 +237,19 @@ class Tasks(Extension):
     # --- the clients' side -----------------------------------------------------------------
 
     def methods(self) -> list[MethodBinding]:
-        """``tasks/get``, ``tasks/update`` and ``tasks/cancel``."""
+        """What clients of each revision may ask about tasks."""
+        legacy, both = frozenset({REVISION}), MODERN | {REVISION}
         return [
-            MethodBinding(method, params, handler, MODERN)
-            for method, params, handler in (
-                ("tasks/get", _TaskParams, self._get),
-                ("tasks/update", _UpdateParams, self._update),
-                ("tasks/cancel", _TaskParams, self._cancel),
-            )
+            MethodBinding("tasks/get", TaskParams, self._get, both),
+            MethodBinding("tasks/update", _UpdateParams, self._update, MODERN),
+            MethodBinding("tasks/cancel", TaskParams, self._cancel, both),
+            MethodBinding("tasks/result", TaskParams, self._legacy.result, legacy),
+            MethodBinding("tasks/list", PaginatedRequestParams, self._legacy.list, legacy),
         ]
 
-    async def _get(self, ctx: Context, params: _TaskParams) -> dict[str, Any]:
+    async def _get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        if ctx.protocol_version not in MODERN:
+            return await self._legacy.get(ctx, params)
         return details(await self._find(ctx, params.task_id), poll=self._poll)
 
     async def _update(self, ctx: Context, params: _UpdateParams) -> dict[str, Any]:
@@ -232,7 +260,9 @@ class Tasks(Extension):
         self._look()
         return {}
 
-    async def _cancel(self, ctx: Context, params: _TaskParams) -> dict[str, Any]:
+    async def _cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        if ctx.protocol_version not in MODERN:
+            return await self._legacy.cancel(ctx, params)
         task = await self._find(ctx, params.task_id)
         try:
             await self._store.tasks.change(
@@ -241,9 +271,12 @@ class Tasks(Extension):
         except TaskEndedError:
             return {}  # a cancellation may come too late, and that is no error
         self._listeners.tell(task.id)
-        for worker in self._workers:
-            worker.drop(task.id)
+        self._drop(task.id)
         return {}
+
+    def _drop(self, id: str) -> None:
+        for worker in self._workers:
+            worker.drop(id)
 
     async def _find(self, ctx: Context, id: str) -> Task:
         """The task, if it is the caller's."""
@@ -269,6 +302,17 @@ class Tasks(Extension):
             raise tasks_not_declared()
         ids = [id for id in wanted if await self._of_caller(ctx, id)]
         return await self._listeners.serve(ctx, call_next, ids)
+
+
+def _gated(method: MethodBinding) -> RequestHandler:
+    """The handler of ``method``, for the revisions that have it."""
+
+    async def handler(ctx: Context, params: Any) -> HandlerResult:
+        if ctx.protocol_version not in (method.protocol_versions or ()):
+            raise MCPError(METHOD_NOT_FOUND, "Method not found", method.method)
+        return await method.handler(ctx, params)
+
+    return handler
 
 
 class _Handover:

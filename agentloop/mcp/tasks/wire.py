@@ -37,8 +37,8 @@ def _outline(task: Task, poll: float) -> dict[str, Any]:
     seen: dict[str, Any] = {
         "taskId": task.id,
         "status": str(task.status),
-        "createdAt": _moment(task.created),
-        "lastUpdatedAt": _moment(task.updated),
+        "createdAt": moment(task.created),
+        "lastUpdatedAt": moment(task.updated),
         "ttlMs": None if task.ttl is None else round(task.ttl * 1000),
         "pollIntervalMs": round(poll * 1000),
     }
@@ -47,7 +47,8 @@ def _outline(task: Task, poll: float) -> dict[str, Any]:
     return seen
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """A time as both revisions write it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
