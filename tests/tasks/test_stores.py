@@ -32,7 +32,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'tasks.db'}"
     url: str = request.getfixturevalue("postgres")
-    by_hand(url, "DROP TABLE IF EXISTS agentloop_tasks")
+    for table in ("agentloop_tasks", "agentloop_entries"):
+        by_hand(url, f"DROP TABLE IF EXISTS {table}")
     by_hand(url, "CREATE TABLE IF NOT EXISTS agentloop_schema (version INTEGER NOT NULL)")
     by_hand(url, "UPDATE agentloop_schema SET version = 1")
     return url
