@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -30,6 +30,7 @@ from agentloop.mcp.callback import TOOLS, sampling_callback
 from agentloop.mcp.tasks import FollowTasks
 from agentloop.mcp.tasks.call import low_level
 from agentloop.provider import Provider
+from tests.faults.http import serving_http
 
 JSON = dict[str, Any]
 REQUEST: TypeAdapter[Any] = TypeAdapter(InputRequest)
@@ -138,6 +139,17 @@ class Caller:
         while (news := await self.until(id, "input_required", *final))["status"] not in final:
             await self.update(id, await answers_of(model, news["inputRequests"]))
         return news
+
+
+@contextmanager
+def served(server: Any, over: str) -> Iterator[Any]:
+    """What a client connects to: the server itself, or its address over HTTP."""
+    if over == "memory":
+        yield server
+        return
+    app = server.http_app if isinstance(server, fastmcp.FastMCP) else server.streamable_http_app
+    with serving_http(app) as url:
+        yield url
 
 
 async def answers_of(model: Provider, asked: JSON) -> JSON:

@@ -31,11 +31,15 @@ from agentloop.store import MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
-from tests.tasks.kit import HOSTS, JSON, answers_of, calling, on_mcpserver, refused
+from tests.tasks.kit import HOSTS, JSON, answers_of, calling, on_mcpserver, refused, served
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 GO = {"prompt": "go"}
 every_host = pytest.mark.parametrize("host", HOSTS)
+every_way = pytest.mark.parametrize("over", ["memory", "http"])
+
+# The SDK's HTTP server and client leave generators behind that trio complains about.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object")
 
 
 SCHEMA = {"type": "object", "properties": {}}
@@ -72,57 +76,65 @@ def steps_of(number: int) -> ScriptedProvider:
 
 
 @every_host
-async def test_X1_no_client_gets_a_task_that_did_not_declare_them(host: str) -> None:
+@every_way
+async def test_X1_no_client_gets_a_task_that_did_not_declare_them(host: str, over: str) -> None:
     """It is served as without tasks; where that cannot be, the error names what is missing."""
     server = HOSTS[host](tasks_of())
     mount(server, calc(), name="always", task="always")
     mount(server, calc(), name="required", task="required")
 
-    async with calling(server, tasks=False) as client:
-        assert (await client.call("always", GO))["resultType"] == "input_required"
-        for asked in (
-            client.call("required", GO),
-            client.get("x"),
-            client.update("x", {}),
-            client.cancel("x"),
-        ):
-            error = await refused(asked)
-            assert error.code == MISSING_REQUIRED_CLIENT_CAPABILITY
-            assert error.data == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
-    async with calling(server) as client:
-        assert (await client.call("required", GO))["resultType"] == "task"
+    with served(server, over) as at:
+        async with calling(at, tasks=False) as client:
+            assert (await client.call("always", GO))["resultType"] == "input_required"
+            for asked in (
+                client.call("required", GO),
+                client.get("x"),
+                client.update("x", {}),
+                client.cancel("x"),
+            ):
+                error = await refused(asked)
+                assert error.code == MISSING_REQUIRED_CLIENT_CAPABILITY
+                assert error.data == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+        async with calling(at) as client:
+            assert (await client.call("required", GO))["resultType"] == "task"
 
 
 @every_host
-async def test_X2_a_task_is_there_before_its_id_is(host: str) -> None:
+@every_way
+async def test_X2_a_task_is_there_before_its_id_is(host: str, over: str) -> None:
     store = MemoryStore()
     server = HOSTS[host](tasks_of(store))
     mount(server, calc(), task="always")
-    async with calling(server) as client:
-        id = await client.task("calc", GO)
-        assert await store.tasks.read(id) is not None
-        assert (await client.get(id))["taskId"] == id
+    with served(server, over) as at:
+        async with calling(at) as client:
+            id = await client.task("calc", GO)
+            assert await store.tasks.read(id) is not None
+            assert (await client.get(id))["taskId"] == id
 
 
 @every_host
-async def test_X3_keys_are_never_used_twice_and_thirty_asks_are_no_problem(host: str) -> None:
+@every_way
+async def test_X3_keys_are_never_used_twice_and_thirty_asks_are_no_problem(
+    host: str, over: str
+) -> None:
     """There is no cap on the rounds of a task: the limit of rounds does not count here."""
     server = HOSTS[host](tasks_of())
     mount(server, calc(limits=Limits(steps=40)), task="always")
     model = steps_of(30)
     seen: list[str] = []
-    async with calling(server) as client:
-        id = await client.task("calc", GO)
-        while (news := await client.until(id, "input_required", "completed"))["status"] != (
-            "completed"
-        ):
-            assert (await client.get(id))["inputRequests"] == news["inputRequests"]
-            seen.extend(news["inputRequests"])
-            await client.update(id, await answers_of(model, news["inputRequests"]))
-    model.finish()
-    assert len(seen) == len(set(seen)) == 30
-    assert news["result"]["structuredContent"] == {"result": "through"}
-    assert "inputRequests" not in news
+    with served(server, over) as at:
+        async with calling(at) as client:
+            id = await client.task("calc", GO)
+            while (news := await client.until(id, "input_required", "completed"))["status"] != (
+                "completed"
+            ):
+                assert (await client.get(id))["inputRequests"] == news["inputRequests"]
+                seen.extend(news["inputRequests"])
+                await client.update(id, await answers_of(model, news["inputRequests"]))
+        model.finish()
+        assert len(seen) == len(set(seen)) == 30
+        assert news["result"]["structuredContent"] == {"result": "through"}
+        assert "inputRequests" not in news
 
 
 async def test_X3_all_that_is_open_is_asked_at_once() -> None:
@@ -154,7 +166,10 @@ async def test_X3_all_that_is_open_is_asked_at_once() -> None:
 
 
 @every_host
-async def test_X4_answers_count_once_and_those_that_nobody_wants_are_ignored(host: str) -> None:
+@every_way
+async def test_X4_answers_count_once_and_those_that_nobody_wants_are_ignored(
+    host: str, over: str
+) -> None:
     """The same update five times, keys that were never asked, and garbage under them."""
     asks: list[str] = []
     server = HOSTS[host](tasks_of())
@@ -165,23 +180,24 @@ async def test_X4_answers_count_once_and_those_that_nobody_wants_are_ignored(hos
         return "done" if len(asks) > 1 else use("add", a=1, b=1)
 
     model = ScriptedProvider(note, repeat=True)
-    async with calling(server) as client:
-        id = await client.task("calc", GO)
-        first = await answers_of(model, await client.asked(id))
-        ignored = {"never": {"x": 1}, "asked": None, "0:7": "text"}
-        assert (await client.update(id, ignored))["resultType"] == "complete"
-        assert list(await client.asked(id)) == list(first)
-        for _ in range(5):
-            await client.update(id, {**first, **ignored})
-        second = await client.asked(id)
-        assert not second.keys() & first.keys()
-        await client.update(id, first)
-        assert await client.asked(id) == second
-        news = await client.finish(id, model)
-        await client.update(id, first)
-        assert (await client.get(id))["result"] == news["result"]
-    assert news["result"]["_meta"]["dev.agentloop/result"]["steps"] == 2
-    assert news["result"]["_meta"]["dev.agentloop/result"]["tool_calls"] == 1
+    with served(server, over) as at:
+        async with calling(at) as client:
+            id = await client.task("calc", GO)
+            first = await answers_of(model, await client.asked(id))
+            ignored = {"never": {"x": 1}, "asked": None, "0:7": "text"}
+            assert (await client.update(id, ignored))["resultType"] == "complete"
+            assert list(await client.asked(id)) == list(first)
+            for _ in range(5):
+                await client.update(id, {**first, **ignored})
+            second = await client.asked(id)
+            assert not second.keys() & first.keys()
+            await client.update(id, first)
+            assert await client.asked(id) == second
+            news = await client.finish(id, model)
+            await client.update(id, first)
+            assert (await client.get(id))["result"] == news["result"]
+        assert news["result"]["_meta"]["dev.agentloop/result"]["steps"] == 2
+        assert news["result"]["_meta"]["dev.agentloop/result"]["tool_calls"] == 1
 
 
 async def test_X4_a_part_of_the_answers_leaves_the_rest_open() -> None:
@@ -248,23 +264,28 @@ async def test_X5_only_errors_of_the_protocol_fail_a_task() -> None:
 
 
 @every_host
-async def test_X6_ids_cannot_be_guessed_and_unknown_ones_are_all_the_same(host: str) -> None:
+@every_way
+async def test_X6_ids_cannot_be_guessed_and_unknown_ones_are_all_the_same(
+    host: str, over: str
+) -> None:
     server = HOSTS[host](tasks_of(ttl=0.1))
     mount(server, calc(), task="always")
-    async with calling(server) as client:
-        ids = [await client.task("calc", GO) for _ in range(5)]
-        assert len(set(ids)) == 5
-        assert min(len(id) for id in ids) >= len(secrets.token_urlsafe(16)), "128 bits"
-        assert not {id[:6] for id in ids[1:]} & {ids[0][:6]}
-        await anyio.sleep(0.15)
-        for id in (ids[0], "never", "", "\u2603" * 1000):
-            for asked in (client.get(id), client.update(id, {}), client.cancel(id)):
-                error = await refused(asked)
-                assert (error.code, error.message) == (INVALID_PARAMS, "there is no such task")
+    with served(server, over) as at:
+        async with calling(at) as client:
+            ids = [await client.task("calc", GO) for _ in range(5)]
+            assert len(set(ids)) == 5
+            assert min(len(id) for id in ids) >= len(secrets.token_urlsafe(16)), "128 bits"
+            assert not {id[:6] for id in ids[1:]} & {ids[0][:6]}
+            await anyio.sleep(0.15)
+            for id in (ids[0], "never", "", "\u2603" * 1000):
+                for asked in (client.get(id), client.update(id, {}), client.cancel(id)):
+                    error = await refused(asked)
+                    assert (error.code, error.message) == (INVALID_PARAMS, "there is no such task")
 
 
 @every_host
-async def test_X7_tasks_say_nothing_but_what_they_are_asked_for(host: str) -> None:
+@every_way
+async def test_X7_tasks_say_nothing_but_what_they_are_asked_for(host: str, over: str) -> None:
     """No progress, no log messages; what was there in 2025-11-25 is not."""
     heard: list[Any] = []
 
@@ -274,40 +295,46 @@ async def test_X7_tasks_say_nothing_but_what_they_are_asked_for(host: str) -> No
     server = HOSTS[host](tasks_of())
     mount(server, calc(), task="always")
     mount(server, calc(), name="sync", task="never")
-    async with calling(server, message_handler=hear) as client:
-        handle = await client.client.session.call_tool(
-            "calc", GO, progress_callback=lambda *_: heard.append("progress"), allow_claimed=True
-        )
-        await client.finish(handle.task_id, steps_of(3))  # type: ignore[union-attr]
-        for removed in ("tasks/result", "tasks/list"):
-            assert (await refused(client.request(removed, taskId="x"))).code == METHOD_NOT_FOUND
-        hinted = await client.request(
-            "tools/call", name="sync", arguments=GO, task={"ttl": 60_000}, taskId="sync"
-        )
-        assert hinted["resultType"] == "input_required"
-    assert heard == []
+    with served(server, over) as at:
+        async with calling(at, message_handler=hear) as client:
+            handle = await client.client.session.call_tool(
+                "calc",
+                GO,
+                progress_callback=lambda *_: heard.append("progress"),
+                allow_claimed=True,
+            )
+            await client.finish(handle.task_id, steps_of(3))  # type: ignore[union-attr]
+            for removed in ("tasks/result", "tasks/list"):
+                assert (await refused(client.request(removed, taskId="x"))).code == METHOD_NOT_FOUND
+            hinted = await client.request(
+                "tools/call", name="sync", arguments=GO, task={"ttl": 60_000}, taskId="sync"
+            )
+            assert hinted["resultType"] == "input_required"
+        assert heard == []
 
 
 @every_host
-async def test_X8_rounds_come_before_the_task(host: str) -> None:
+@every_way
+async def test_X8_rounds_come_before_the_task(host: str, over: str) -> None:
     """What is asked by rounds is settled first; the handle says nothing of it."""
     server = HOSTS[host](tasks_of())
     limits = Limits(steps=20, rounds=2)
     mount(server, calc(limits=limits), task="when_needed")
     model = steps_of(6)
-    async with calling(server) as client:
-        came = await client.call("calc", GO)
-        for _ in range(2):
-            assert came["resultType"] == "input_required"
-            assert "taskId" not in came
-            answers = await answers_of(model, came["inputRequests"])
-            came = await client.call("calc", GO, answers=answers, state=came["requestState"])
-        assert came["resultType"] == "task"
-        assert not came.keys() & {"requestState", "inputRequests", "result", "error"}
-        news = await client.finish(came["taskId"], model)
-    model.finish()
-    assert news["result"]["_meta"]["dev.agentloop/result"]["steps"] == 6
-    assert news["result"]["structuredContent"] == {"result": "through"}
+    with served(server, over) as at:
+        async with calling(at) as client:
+            came = await client.call("calc", GO)
+            for _ in range(2):
+                assert came["resultType"] == "input_required"
+                assert "taskId" not in came
+                answers = await answers_of(model, came["inputRequests"])
+                came = await client.call("calc", GO, answers=answers, state=came["requestState"])
+            assert came["resultType"] == "task"
+            assert not came.keys() & {"requestState", "inputRequests", "result", "error"}
+            news = await client.finish(came["taskId"], model)
+        model.finish()
+        assert news["result"]["_meta"]["dev.agentloop/result"]["steps"] == 6
+        assert news["result"]["structuredContent"] == {"result": "through"}
 
 
 # --- when a call becomes a task ----------------------------------------------------------------
