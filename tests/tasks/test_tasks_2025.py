@@ -359,6 +359,32 @@ async def test_k5_a_cancelled_task_stays_cancelled_and_one_that_ended_is_not() -
         assert (await get(wire, task))["status"] == "cancelled"
 
 
+async def test_k5_whether_the_cancellation_or_the_end_comes_first_it_stays() -> None:
+    server, ends, codes = a_server(), set[str](), set[int]()
+
+    @server.tool()
+    @resumable
+    async def nap(seconds: float, ctx: Context[Any, Any]) -> str:
+        await anyio.sleep(seconds)
+        return "rested"
+
+    async with wired(server) as wire:
+        for number in range(30):
+            task = await begin(wire, "nap", {"seconds": number / 1000})
+            await anyio.sleep(0.015)
+            try:
+                said = await wire.request("tasks/cancel", {"taskId": task["taskId"]})
+            except Rejected as error:
+                codes.add(error.code)
+                said = await get(wire, task)
+            ends.add(said["status"])
+            await anyio.sleep(0.01)
+            assert (await get(wire, task))["status"] == said["status"]
+    assert ends <= {"cancelled", "completed"}
+    assert "cancelled" in ends
+    assert codes <= {-32602}
+
+
 async def test_k5_a_task_that_waits_for_its_client_can_be_cancelled() -> None:
     async with wired(a_server(), is_silent) as wire:
         task = await begin(wire, "adder")
@@ -516,6 +542,24 @@ async def test_a_client_that_only_asks_for_the_status_is_asked_all_the_same() ->
         assert len(wire.asked) == 2
         assert all(params["_meta"][RELATED_TASK] for _, params in wire.asked)
         assert (await result(wire, task))["content"][0]["text"] == "It is 3."
+
+
+async def test_whoever_comes_for_the_result_is_asked_there_alone() -> None:
+    silent, model = True, Model(*SUM)
+
+    async def answers(method: str, params: JSON) -> Any:
+        return await (is_silent if silent else model)(method, params)
+
+    async with wired(a_server(), answers) as wire:
+        task = await begin(wire, "adder")
+        await until(wire, task, "input_required")
+        await get(wire, task)
+        await asked(wire)  # beside, where it does not answer
+        silent = False
+        with anyio.fail_after(5):
+            assert (await result(wire, task))["content"][0]["text"] == "It is 3."
+        assert len(wire.asked) == 3
+        assert [note["method"] for note in wire.notes].count("notifications/cancelled") == 1
 
 
 async def test_nobody_is_asked_twice_who_comes_for_the_result() -> None:

@@ -194,7 +194,8 @@ class LegacyTasks:
 
         It SHOULD come and be asked then. Some do not, and expect to be asked on any stream.
         """
-        if task.status is not Status.INPUT_REQUIRED or task.id in self._waiting:
+        asked = task.id in self._waiting or task.id in self._askers
+        if asked or task.status is not Status.INPUT_REQUIRED:
             return
         if self._told.get(task.id) == task.round:
             del self._told[task.id]
@@ -213,7 +214,7 @@ class LegacyTasks:
             return  # the task is not there any more
         finally:
             self._leave(task, waiting)
-            del self._askers[task.id]
+            self._askers.pop(task.id, None)
 
     async def stop(self) -> None:
         """Ask nobody any more."""
@@ -250,7 +251,9 @@ class LegacyTasks:
         """What the call of a task gave, once it has ended; its client is asked meanwhile."""
         task = await self._find(ctx, params.task_id)
         waiting = self._new_waiting(ctx)
-        if (before := self._waiting.get(task.id)) is not None:
+        if (asker := self._askers.pop(task.id, None)) is not None:
+            asker.cancel()
+        elif (before := self._waiting.get(task.id)) is not None:
             before.ask_no_more()
         self._waiting[task.id] = waiting
         try:
