@@ -2,6 +2,7 @@
 
     AgentLoopError
     ├── DefinitionError      an agent, a tool or a limit is wrong: the author's mistake
+    ├── RunCancelled         a durable run was cancelled before its end
     ├── StateError           a saved run does not fit the code that should go on with it
     ├── RunStopped           a run ended without what the caller wanted from it; carries the result
     └── ProviderError        a provider could not answer an ask
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from agentloop.result import RunResult
 
 
-ErrorT = TypeVar("ErrorT", bound=Exception)
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 def first_of(error: BaseException, *kinds: type[ErrorT]) -> ErrorT | None:
@@ -67,6 +68,12 @@ class StateError(AgentLoopError):
     """A saved run does not belong to the code that was asked to go on with it."""
 
     code = "state"
+
+
+class RunCancelled(AgentLoopError):
+    """A durable run was cancelled, so it has no result."""
+
+    code = "cancelled"
 
 
 class RunStopped(AgentLoopError):
