@@ -46,6 +46,7 @@ _INSIDE = "//"
 """Stands between the id of a run and the place of one inside of it."""
 _CANCELLED = "agentloop.cancelled"
 _POLL_SECONDS = 0.5
+"""How often queues are looked into, at least; oftener where leases are short."""
 _WAIT_SECONDS = (0.01, 1.0)
 _STOP_SECONDS = 10.0
 _THREADS = 32
@@ -176,7 +177,7 @@ class Durable:
             await DBOS.register_queue_async(
                 self._queue_of(known),
                 worker_concurrency=known.setting.concurrency,
-                polling_interval_sec=_POLL_SECONDS,
+                polling_interval_sec=min(_POLL_SECONDS, self._store.lease / 4),
                 on_conflict="always_update",
             )
 

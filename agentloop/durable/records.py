@@ -78,11 +78,10 @@ class JSONSerializer(Serializer):
 
     def deserialize(self, serialized_data: str) -> Any:
         data: Any = json.loads(serialized_data)
-        if isinstance(data, dict):
-            said = cast("dict[str, Any]", data)
-            if said.keys() == {"error", "message"}:
-                return _raised(said["error"], said["message"])
-        return data
+        said = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+        if said.keys() == {"error", "message"}:
+            return _raised(said["error"], said["message"])
+        return cast("Any", data)
 
     def name(self) -> str:
         return "agentloop_json"
