@@ -62,18 +62,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [bin / "postgres", "-D", data, *options.split()], cwd=home, **become, **quiet
     )
     try:
-        _wait_for(port)
+        _wait_for(bin, port)
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
         server.terminate()
         server.wait(20)
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(bin: Path, port: int) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        asked = [bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        if subprocess.run(asked).returncode == 0:
+            return
         time.sleep(0.05)
     raise TimeoutError("PostgreSQL did not start")

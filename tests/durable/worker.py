@@ -15,7 +15,7 @@ import anyio
 from agentloop.durable import Durable, DurableAgent
 from tests.durable.cast import EVENTS, Diary, Model, clerk
 
-LEASE = 0.6
+LEASE = 0.5
 
 
 def chain(url: str, folder: Path) -> None:

@@ -1,0 +1,85 @@
+"""A run whose process is killed, at each point where something happens, goes on in another one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentloop.ledger import UNKNOWN
+from tests.durable.cast import EVENTS, Diary, Model, clerk
+
+
+@pytest.fixture
+def killed(database: str, tmp_path: Path) -> Path:
+    """The folder of a chain of processes, each killed in a run of its own."""
+    command = [sys.executable, "-m", "tests.durable.worker", "chain", database, str(tmp_path)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=110, cwd=Path(__file__).parents[2]
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return tmp_path
+
+
+async def undisturbed(tmp_path: Path) -> dict[str, Any]:
+    diary = Diary(tmp_path / "undisturbed")
+    return (await clerk(diary).run("go", provider=Model(diary))).to_json()
+
+
+async def test_a_run_that_was_killed_anywhere_ends_as_if_it_had_not_been(killed: Path) -> None:
+    wanted = await undisturbed(killed)
+    told_unknown = 0
+    assert EVENTS == 26
+    for number in range(EVENTS):
+        run = json.loads((killed / f"run-{number}.json").read_text())
+        assert listed(run["messages"][0])[0]["text"] == f"run-{number}"
+        told_unknown += settle(run["messages"][1:], wanted["messages"][1:])
+        for same in ("output", "stop", "error", "steps", "tool_calls"):
+            assert run[same] == wanted[same], (number, same)
+    assert told_unknown > 0
+
+    diary = Diary(killed / "diary").lines()
+    asks, others = halves(diary)
+    effects = Counter(name for name in others)
+    twice = [line for line, times in effects.items() if times > 1]
+    assert all(line.startswith("book ") for line in twice), twice
+    assert sum(effects[line] - 1 for line in twice) > 0  # so this test sees what runs twice
+    # A killed ask is asked again, and no other.
+    assert sum(Counter(asks).values()) - len(set(asks)) <= EVENTS // 6
+    # Whatever was not told to be unknown has happened.
+    paid = [line for line in effects if line.startswith("pay ")]
+    assert len(paid) >= EVENTS * 3 - told_unknown
+    assert len([line for line in effects if line.startswith("book ")]) == EVENTS * 3
+    assert len([line for line in effects if line.startswith("send ")]) == EVENTS * 3
+
+
+def settle(messages: list[Any], wanted: list[Any]) -> int:
+    """Check that ``messages`` are the ``wanted`` ones; how many outcomes were told as unknown."""
+    unknown = 0
+    assert len(messages) == len(wanted)
+    for message, expected in zip(messages, wanted, strict=True):
+        assert message["role"] == expected["role"]
+        blocks, others = listed(message), listed(expected)
+        for block, other in zip(blocks, others, strict=True):
+            if block != other:
+                assert block["toolUseId"] == other["toolUseId"]
+                assert block["toolUseId"].endswith("a"), block  # a payment, which is ``once``
+                assert block["isError"]
+                assert block["content"][0]["text"] == UNKNOWN
+                unknown += 1
+    return unknown
+
+
+def listed(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return content if isinstance(content, list) else [content]
+
+
+def halves(diary: list[str]) -> tuple[list[str], list[str]]:
+    asks = [line for line in diary if line.startswith("ask ")]
+    return asks, [line for line in diary if not line.startswith("ask ")]
