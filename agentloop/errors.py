@@ -10,6 +10,7 @@
         ├── BadRequestError
         ├── CapabilityError  the client cannot be asked
         ├── ContextOverflowError
+        ├── DeadlineError    the time for a durable run was over
         ├── DeniedError      a person or a policy said no to this ask
         ├── MalformedReplyError
         ├── OverloadedError  rate limits, 5xx, connection failures: worth another try later
@@ -133,6 +134,12 @@ class ContextOverflowError(ProviderError):
     """The messages no longer fit the model's context window."""
 
     code = "context_overflow"
+
+
+class DeadlineError(ProviderError):
+    """The deadline of a durable run came before the answer."""
+
+    code = "deadline"
 
 
 class DeniedError(ProviderError):

@@ -202,8 +202,11 @@ class Place:
         return None if place is None or place.token is None else place.token.partition(":")[0]
 
     def charge(self, usage: Usage) -> None:
-        """Count what the run here used for the run above it."""
-        if (above := self.parent) is not None:
+        """Count what the run here used for the run above it, in whose tool call this is."""
+        above = self.parent
+        while above is not None and above.token is None and above.parent is not None:
+            above = above.parent  # a branch, or a value that is made once
+        if above is not None:
             above.spent = usage if above.spent is None else above.spent + usage
 
     @property

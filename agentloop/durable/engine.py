@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from datetime import UTC, datetime
+from enum import IntEnum
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -15,6 +16,7 @@ import anyio
 import anyio.to_thread
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowStatus
 from dbos import error as dbos_errors
+from sqlalchemy.exc import SQLAlchemyError
 
 from agentloop.agent import Agent
 from agentloop.durable.agent import DurableAgent, Setting
@@ -88,10 +90,9 @@ class Durable:
         self._replica = Replica(self._store)
         self._agents: dict[str, DurableAgent[Any]] = {}
         self._executions: dict[str, _Execution] = {}
-        self._over: dict[str, anyio.Event] = {}
         self._abandoned: set[str] = set()
         self._watchers: list[asyncio.Task[None]] = []
-        self._open = False
+        self._phase = _Phase.CLOSED
 
     def agent(
         self,
@@ -114,7 +115,7 @@ class Durable:
         return self._know(agent, setting)
 
     def _know(self, agent: Agent[OutputT], setting: Setting) -> DurableAgent[OutputT]:
-        if self._open:
+        if self._phase is not _Phase.CLOSED:
             raise DefinitionError(f"name agent {agent.name!r} before you enter the Durable")
         known = self._agents.get(agent.name)
         if known is not None and (known.agent is not agent or known.setting != setting):
@@ -144,7 +145,7 @@ class Durable:
         if not self._agents:
             raise DefinitionError("no agent is named: call durable.agent(...) first")
         Durable._entered = self
-        self._open = True
+        self._phase = _Phase.OPEN
         try:
             held = await self._replica.join()
             await self._launch_engine()
@@ -196,7 +197,7 @@ class Durable:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._open = False  # what is begun from here on is left to others
+        self._phase = _Phase.FINISHING
         if not isinstance(error, asyncio.CancelledError):
             with anyio.move_on_after(self._grace):
                 while self._executions:
@@ -207,6 +208,7 @@ class Durable:
 
     async def _park(self) -> None:
         """Stop what still runs; its records stay, and others go on from there."""
+        self._phase = _Phase.PARKING
         for execution in list(self._executions.values()):
             execution.task.cancel()
         with anyio.move_on_after(_STOP_SECONDS):
@@ -214,7 +216,7 @@ class Durable:
                 await next(iter(self._executions.values())).over.wait()
 
     async def _shut_down(self) -> None:
-        self._open = False
+        self._phase = _Phase.CLOSED
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
@@ -236,9 +238,8 @@ class Durable:
 
     async def launch(self, known: DurableAgent[Any], id: str, order: Order) -> None:
         """Have the engine bring ``order`` to its end as the run ``id``, unless it does already."""
-        if not self._open or known.workflow is None:
+        if self._phase is _Phase.CLOSED:
             raise DefinitionError("durable runs need their engine: async with durable: ...")
-        self._over.setdefault(id, anyio.Event())
         try:
             await outside(self._begin(known, id, order))
         except dbos_errors.DBOSConflictingWorkflowError as error:
@@ -265,13 +266,14 @@ class Durable:
                 raise RunCancelled(f"run {id!r} was cancelled")
             if status.status in _OVER:
                 raise _raised(status)
-            over = self._over.get(id)
-            if over is None:
+            execution = self._executions.get(id)
+            if execution is None:
                 await anyio.sleep(pause)
                 pause = min(pause * 2, longest)
             else:
+                pause = _WAIT_SECONDS[0]  # its outcome is written right after its end
                 with anyio.move_on_after(longest):
-                    await over.wait()
+                    await execution.over.wait()
 
     async def info(self, id: str) -> RunInfo:
         """What is known of the run ``id``. Raises :class:`StateError` where it is not known."""
@@ -281,10 +283,17 @@ class Durable:
         self, *, state: RunState | None = None, agent: str | None = None, limit: int = 100
     ) -> list[RunInfo]:
         """The latest runs, the newest first; those inside of others are not listed."""
-        found = await self._list(
-            status=_statuses(state), name=agent or list(self._agents), sort_desc=True
-        )
-        return [RunInfo.of(status) for status in found if _INSIDE not in status.workflow_id][:limit]
+        names = agent or list(self._agents)
+        wanted = {"status": _statuses(state), "name": names, "sort_desc": True, "limit": limit}
+        found: list[RunInfo] = []
+        offset = 0
+        while len(found) < limit:
+            page = await self._list(**wanted, offset=offset)
+            found += [RunInfo.of(each) for each in page if _INSIDE not in each.workflow_id]
+            if len(page) < limit:
+                break
+            offset += limit
+        return found[:limit]
 
     async def cancel(self, id: str) -> None:
         """Stop the run ``id`` and those inside of it. Raises :class:`StateError` for none."""
@@ -327,7 +336,8 @@ class Durable:
         id, task = DBOS.workflow_id, asyncio.current_task()
         assert id is not None
         assert task is not None
-        if not self._open:
+        last = _Phase.FINISHING if _INSIDE in id else _Phase.OPEN
+        if self._phase > last:
             raise asyncio.CancelledError  # for another process
         execution = self._executions[id] = _Execution(id, task)
         try:
@@ -338,8 +348,6 @@ class Durable:
             execution.over.set()
             if self._executions.get(id) is execution:
                 del self._executions[id]
-                if (over := self._over.pop(id, None)) is not None:
-                    over.set()
 
     async def _run(
         self, known: DurableAgent[Any], data: dict[str, Any], execution: _Execution
@@ -384,11 +392,10 @@ class Durable:
         if lost is not None:
             return lost
         abandoned = first_of(error, Abandoned)
-        if abandoned is None:
-            return error
-        if isinstance(abandoned.why, DefinitionError | StateError):
-            return abandoned.why
-        log().warning("run_abandoned", run=execution.id, error=str(abandoned.why))
+        why = error if abandoned is None else abandoned.why
+        if not isinstance(why, StoreError | SQLAlchemyError):
+            return why
+        log().warning("run_abandoned", run=execution.id, error_type=type(why).__name__)
         self._abandoned.add(execution.id)
         return asyncio.CancelledError()  # so that nothing is recorded: it will be run again
 
@@ -411,7 +418,7 @@ class Durable:
             await self.launch(known, inner, Order(run=run, nesting=place.nesting - 1))
             return finished(await self.outcome(inner), run.definition)
         except asyncio.CancelledError:
-            if self._open:  # the tool is stopped; were it the process, the run would go on
+            if self._phase < _Phase.PARKING:  # then the tool is stopped, and not the process
                 with anyio.CancelScope(shield=True):
                     await self.cancel(inner)
             raise
@@ -462,6 +469,16 @@ class Durable:
 
     def __repr__(self) -> str:
         return f"Durable({self._store!r}, agents={list(self._agents)})"
+
+
+class _Phase(IntEnum):
+    """Which runs are worked on."""
+
+    OPEN = 1
+    FINISHING = 2
+    """Those that were begun, and those inside of them."""
+    PARKING = 3
+    CLOSED = 4
 
 
 class _Execution:

@@ -18,11 +18,11 @@ from agentloop.answers import error_to_json, message_to_json, read_answer
 from agentloop.definition import Definition
 from agentloop.durable.claims import Claims
 from agentloop.durable.records import Order
-from agentloop.errors import ProviderError, StateError, where
+from agentloop.errors import DeadlineError, ProviderError, StateError, where
 from agentloop.events import Sink
 from agentloop.log import log
 from agentloop.meta import Reply
-from agentloop.place import HERE, Host, Place, User
+from agentloop.place import Host, Place, User
 from agentloop.provider import Provider
 from agentloop.run import Run
 from agentloop.tools import Effect
@@ -125,6 +125,7 @@ class DurableHost(Host):
 
 
 _ROOT = "0"
+_TOO_LATE = "the time for this run was over before the model answered"
 
 
 def _why(error: Exception) -> Exception:
@@ -150,12 +151,7 @@ class _Recorded:
     async def sample(self, request: CreateMessageRequestParams) -> Reply:
         if _INSIDE.get():
             return await self._provider.sample(request)
-        place = HERE.get()
-        assert place is not None
         record = await self._host.step(DBOS.reserve_step(), "ask", lambda: self._answer(request))
-        if record.get("late") and place.patience is not None:
-            place.patience.cancel()
-            await anyio.sleep_forever()
         answer = read_answer(record)
         if isinstance(answer, ProviderError):
             raise answer
@@ -180,7 +176,7 @@ class _Recorded:
                 )
                 broke = ProviderError(f"{self.name} raised {kind}")
                 return {"error": error_to_json(broke)}
-        return {"late": True}
+        return {"error": error_to_json(DeadlineError(_TOO_LATE))}
 
 
 class _Clock:

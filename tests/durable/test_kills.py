@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,43 @@ from agentloop.ledger import UNKNOWN
 from tests.durable.cast import EVENTS, Diary, Model, clerk
 
 
-@pytest.fixture
-def killed(database: str, tmp_path: Path) -> Path:
-    """The folder of a chain of processes, each killed in a run of its own."""
-    command = [sys.executable, "-m", "tests.durable.worker", "chain", database, str(tmp_path)]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=110, cwd=Path(__file__).parents[2]
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return tmp_path
+@pytest.fixture(scope="module")
+def chains(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Chain]]:
+    """Chains of processes, each killed in a run of its own: one on each database, side by side."""
+    homes = {kind: tmp_path_factory.mktemp(kind) for kind in ("sqlite", "postgres")}
+    urls = {"sqlite": f"sqlite:///{homes['sqlite'] / 'runs.db'}"}
+    if list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        urls["postgres"] = request.getfixturevalue("new_database")()
+    started = {kind: Chain(url, homes[kind]) for kind, url in urls.items()}
+    yield started
+    for chain in started.values():
+        chain.process.kill()
+        chain.process.communicate()
+
+
+class Chain:
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.durable.worker", "chain", url, str(folder)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def killed(request: pytest.FixtureRequest, chains: dict[str, Chain]) -> Path:
+    """The folder of a chain that is through."""
+    if request.param not in chains:
+        pytest.skip("PostgreSQL is not installed")
+    chain = chains[request.param]
+    said, _ = chain.process.communicate(timeout=110)
+    assert chain.process.returncode == 0, said
+    return chain.folder
 
 
 async def undisturbed(tmp_path: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ async def test_another_process_takes_over_the_runs_of_one_that_died(
     (tmp_path / "start-a").touch()
     until(lambda: str(first.pid) in paying(tmp_path))
     second = replica()
-    time.sleep(LEASE * 2)  # one that is alive keeps its runs
+    await anyio.sleep(LEASE * 2)  # one that is alive keeps its runs
     assert paying(tmp_path) == {str(first.pid)}
     first.kill()
     (tmp_path / "go on").touch()
@@ -121,7 +121,7 @@ async def test_a_process_that_was_thought_dead_writes_nothing_when_it_wakes_up(
 
     (tmp_path / "go on").touch()
     os.kill(first.pid, signal.SIGCONT)
-    time.sleep(LEASE * 3)
+    await anyio.sleep(LEASE * 3)
     assert recorded(database) == before
     assert effects(tmp_path) == done
 

@@ -70,7 +70,7 @@ async def _replica(url: str, folder: Path) -> None:
     async with durable:
         diary.write("up", str(os.getpid()))
         while not (folder / "stop").exists():
-            for wanted in folder.glob("start-*"):
+            for wanted in list(folder.glob("start-*")):  # noqa: ASYNC240
                 wanted.unlink(missing_ok=True)
                 await agent.start(wanted.name, id=wanted.name)
             await anyio.sleep(0.02)
