@@ -90,7 +90,8 @@ class Durable:
         self._replica = Replica(self._store)
         self._agents: dict[str, DurableAgent[Any]] = {}
         self._executions: dict[str, _Execution] = {}
-        self._abandoned: set[str] = set()
+        self._idle: set[str] = set()
+        """Runs that are this process's, and that it did not work on when it last looked."""
         self._watchers: list[asyncio.Task[None]] = []
         self._phase = _Phase.CLOSED
 
@@ -130,9 +131,14 @@ class Durable:
                 provider=setting.provider, own=own, on_event=setting.on_event, user=setting.user
             )
             for tool in agent.tools.values():
-                if tool.agent is not None and tool.agent.name not in self._agents:
-                    self._know(tool.agent, inside)
+                if tool.agent is not None:
+                    self._know_inside(tool.agent, inside)
         return known
+
+    def _know_inside(self, agent: Agent[Any], setting: Setting) -> None:
+        known = self._agents.get(agent.name)
+        if known is None or known.agent is not agent:
+            self._know(agent, setting)
 
     # --- open and close ------------------------------------------------------------------------
 
@@ -396,8 +402,7 @@ class Durable:
         if not isinstance(why, StoreError | SQLAlchemyError):
             return why
         log().warning("run_abandoned", run=execution.id, error_type=type(why).__name__)
-        self._abandoned.add(execution.id)
-        return asyncio.CancelledError()  # so that nothing is recorded: it will be run again
+        return asyncio.CancelledError()  # so that nothing is recorded: it will be taken up again
 
     async def _check_owner(self, execution: _Execution) -> None:
         """Raises where another execution has the run."""
@@ -430,7 +435,8 @@ class Durable:
         swept = 0.0
         while True:
             try:
-                await self._take_over()
+                if self._phase is _Phase.OPEN:
+                    await self._take_over()
                 if self._keep is not None and time.monotonic() - swept > 60.0:
                     await self.forget(older_than=self._keep)
                     swept = time.monotonic()
@@ -439,11 +445,13 @@ class Durable:
             await anyio.sleep(self._store.lease / 3)
 
     async def _take_over(self) -> None:
-        abandoned, self._abandoned = self._abandoned, set()
-        if abandoned:
-            await self._resume(await self._list(workflow_ids=list(abandoned)))
         names = list(self._agents)
         running = await self._list(status="PENDING", name=names)
+        mine = [status for status in running if status.executor_id == self._replica.id]
+        idle = [status for status in mine if status.workflow_id not in self._executions]
+        # Seen twice, it was not about to begin: it was abandoned, as where the database failed.
+        await self._resume([each for each in idle if each.workflow_id in self._idle])
+        self._idle = {status.workflow_id for status in idle}
         for other in {status.executor_id for status in running} - {self._replica.id, None}:
             if await self._replica.is_gone(cast("str", other)):
                 # Listed again: until just now, somebody else may have taken them over.

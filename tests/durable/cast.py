@@ -111,5 +111,31 @@ def tools(diary: Diary, wait: Callable[[int], None] = lambda turn: None) -> list
     return [pay, book, send]
 
 
+class NestedModel(Model):
+    """Asks two agents at once, each of which calls two tools; then says that it is done."""
+
+    async def sample(self, request: CreateMessageRequestParams) -> CreateMessageResultWithTools:
+        turn = sum(message.role == "assistant" for message in request.messages)
+        self._diary.event()
+        self._diary.write("ask", request.system_prompt or "", _prompt(request), str(turn))
+        calls = [use("helper", id=f"h{n}", prompt=f"help {n}") for n in range(2)]
+        if request.system_prompt == "Help.":
+            calls = [use("pay", id="0a", amount=0), use("book", id="0b", seat=0)]
+        self._diary.event()
+        return CreateMessageResultWithTools(
+            role="assistant",
+            content=calls if turn == 0 else [TextContent(text="all done")],
+            model="model",
+        )
+
+
+NESTED_EVENTS = 4 + 2 * (4 + 4)
+
+
+def boss(diary: Diary) -> Agent[str]:
+    helper = Agent("helper", "Help.", tools=tools(diary))
+    return Agent("boss", "Have it done.", tools=[helper.as_tool()])
+
+
 def clerk(diary: Diary, **options: Any) -> Agent[str]:
     return Agent("clerk", "Do what is asked.", tools=tools(diary, **options))

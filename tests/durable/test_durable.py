@@ -17,7 +17,9 @@ from sqlalchemy import create_engine, make_url, text
 
 from agentloop import Agent, Limits, Stop, gather, idempotency_key, tool
 from agentloop.durable import Durable, DurableAgent, RunState
+from agentloop.durable.records import Order
 from agentloop.errors import DefinitionError, OverloadedError, RunCancelled, StateError
+from agentloop.run import start
 from agentloop_providers.scripted import ScriptedProvider, use
 
 LEASE = 0.4
@@ -415,6 +417,8 @@ async def test_what_cannot_be_is_said_at_once(sqlite: str) -> None:
         await one.run("go")
     with pytest.raises(DefinitionError, match="two durable agents are called 'one'"):
         durable.agent(Agent("one"))
+    with pytest.raises(DefinitionError, match="two durable agents are called 'one'"):
+        durable.agent(Agent("boss", tools=[Agent("one").as_tool()]))
     with pytest.raises(DefinitionError, match="concurrency=0"):
         durable.agent(Agent("two"), concurrency=0)
     with pytest.raises(DefinitionError, match="no agent is named"):
@@ -433,6 +437,34 @@ async def test_what_cannot_be_is_said_at_once(sqlite: str) -> None:
                 pass
     # Leaving gives the loop's threads back.
     assert await asyncio.to_thread(time.monotonic) > 0
+
+
+def test_records_of_other_versions_and_damaged_ones_are_refused() -> None:
+    agent = Agent("one")
+    order = Order(run=start(agent.definition, "go", id="1"), until=5.0).to_json()
+    read = Order.from_json(order, agent.definition)
+    assert (read.run.id, read.until, read.run.messages) == ("1", 5.0, start(
+        agent.definition, "go", id="1").messages)  # fmt: skip
+    for wrong in ({**order, "v": 2}, None, {"v": 1}, {**order, "limits": {"steps": 0}}):
+        with pytest.raises(StateError):
+            Order.from_json(wrong, agent.definition)
+    with pytest.raises(StateError, match="damaged"):
+        Order.from_json({**order, "run": {**order["run"], "messages": []}}, agent.definition)
+
+
+async def test_a_tool_that_is_stopped_stops_the_run_inside_of_it(sqlite: str) -> None:
+    async def say(who: str, turn: int, request: Any) -> Any:
+        if who == "worker":
+            await anyio.sleep_forever()
+        return [use("worker", id="w", prompt="go")] if turn == 0 else "never mind"
+
+    boss = Agent("boss", "boss", tools=[Agent("worker", "worker").as_tool(timeout=0.5)])
+    durable, chief = plain(sqlite, boss, provider=Asked(say))
+    async with durable:
+        result = await chief.run("go", id="b")
+        assert "Timed out" in str(result.messages[2].content)
+        with pytest.raises(RunCancelled):
+            await durable.outcome("b//0/1.0/0")
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])

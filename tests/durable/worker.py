@@ -8,38 +8,41 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
 
 from agentloop.durable import Durable, DurableAgent
-from tests.durable.cast import EVENTS, Diary, Model, clerk
+from tests.durable.cast import EVENTS, NESTED_EVENTS, Diary, Model, NestedModel, boss, clerk
 
 LEASE = 0.5
 
 
-def chain(url: str, folder: Path) -> None:
+def chain(url: str, folder: Path, *, nested: bool = False) -> None:
     """One process after the other: each finishes the run of the one before, begins one of its own,
     and dies in it, a moment later than the one before did."""
-    for number in range(EVENTS + 1):
+    events = NESTED_EVENTS if nested else EVENTS
+    for number in range(events + 1):
         child = os.fork()
         if child == 0:
-            asyncio.run(_link(url, folder, number))
+            asyncio.run(_link(url, folder, number, nested=nested))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        if died != (number < EVENTS):
+        if died != (number < events):
             raise SystemExit(f"process {number} ended with {status}")
 
 
-async def _link(url: str, folder: Path, number: int) -> None:
+async def _link(url: str, folder: Path, number: int, *, nested: bool) -> None:
     diary = Diary(folder / "diary")
     durable = Durable(url, lease=LEASE, grace=0)
-    agent = durable.agent(clerk(diary), provider=Model(diary))
+    made, model = (boss(diary), NestedModel(diary)) if nested else (clerk(diary), Model(diary))
+    agent = durable.agent(made, provider=model)
     async with durable:
         if number > 0:
             await keep(agent, f"run-{number - 1}", folder)
-        if number < EVENTS:
+        if number < (NESTED_EVENTS if nested else EVENTS):
             diary.kill_at = number + 1
             await agent.run(f"run-{number}", id=f"run-{number}")
 
@@ -78,4 +81,5 @@ async def _replica(url: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     role, url, folder = sys.argv[1:]
-    {"chain": chain, "replica": replica}[role](url, Path(folder))
+    roles = {"chain": chain, "nested": partial(chain, nested=True), "replica": replica}
+    roles[role](url, Path(folder))
