@@ -94,6 +94,7 @@ class Durable:
         """Runs that are this process's, and that it did not work on when it last looked."""
         self._watchers: list[asyncio.Task[None]] = []
         self._phase = _Phase.CLOSED
+        self._launched = False
 
     def agent(
         self,
@@ -174,6 +175,9 @@ class Durable:
             "max_executor_threads": _THREADS,
         }
         DBOS(config=config)
+        if DBOS.executor_id != self._replica.id:
+            raise DefinitionError("this process runs a DBOS of its own: a Durable needs its own")
+        self._launched = True
         for known in self._agents.values():
             known.workflow = DBOS.workflow(name=known.name, max_recovery_attempts=None)(
                 self._workflow_of(known)
@@ -227,9 +231,11 @@ class Durable:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         self._watchers.clear()
-        await anyio.to_thread.run_sync(_destroy)
-        # The engine made its own threads the loop's, and they are gone.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+        if self._launched:
+            self._launched = False
+            await anyio.to_thread.run_sync(_destroy)
+            # The engine made its own threads the loop's, and they are gone.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
         try:
             await self._replica.leave()
         except StoreError as gone:

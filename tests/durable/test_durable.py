@@ -6,20 +6,30 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools, TextContent
+from dbos import DBOS
+from mcp_types import (
+    CreateMessageRequestParams,
+    CreateMessageResultWithTools,
+    TextContent,
+    ToolResultContent,
+)
 from pydantic import BaseModel
 from sqlalchemy import create_engine, make_url, text
 
 from agentloop import Agent, Limits, Stop, gather, idempotency_key, tool
 from agentloop.durable import Durable, DurableAgent, RunState
+from agentloop.durable.claims import Claims
 from agentloop.durable.records import Order
 from agentloop.errors import DefinitionError, OverloadedError, RunCancelled, StateError
 from agentloop.run import start
+from agentloop.store import MemoryStore
+from agentloop.tools import Effect
 from agentloop_providers.scripted import ScriptedProvider, use
 
 LEASE = 0.4
@@ -437,6 +447,99 @@ async def test_what_cannot_be_is_said_at_once(sqlite: str) -> None:
                 pass
     # Leaving gives the loop's threads back.
     assert await asyncio.to_thread(time.monotonic) > 0
+
+
+async def test_a_program_that_runs_the_engine_itself_keeps_it(sqlite: str) -> None:
+    DBOS(config={"name": "own", "system_database_url": sqlite, "log_level": "CRITICAL"})
+    try:
+        DBOS.launch()
+        durable, _ = plain(sqlite, Agent("one"), provider=ScriptedProvider([]))
+        with pytest.raises(DefinitionError, match="a DBOS of its own"):
+            async with durable:
+                pass
+        assert await DBOS.list_workflows_async() == []
+    finally:
+        await anyio.to_thread.run_sync(DBOS.destroy)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+
+async def test_a_process_leaves_the_runs_of_agents_that_it_does_not_know(sqlite: str) -> None:
+    away = anyio.Event()
+
+    async def say(who: str, turn: int, request: Any) -> str:
+        if not away.is_set():
+            await anyio.sleep_forever()
+        return "found"
+
+    model = Asked(say)
+    durable, agent = plain(sqlite, Agent("known"), provider=model)
+    async with durable:
+        await agent.start("go", id="k")
+        await until(lambda: model.asks.total() == 1)
+    away.set()
+    other, _ = plain(sqlite, Agent("another"), provider=model)
+    async with other:
+        await anyio.sleep(LEASE * 3)
+    assert model.asks.total() == 1
+    durable, agent = plain(sqlite, Agent("known"), provider=model)
+    async with durable:
+        assert (await agent.get("k").result()).text == "found"
+
+
+async def test_an_ask_that_takes_too_long_ends_the_run_as_ever(sqlite: str) -> None:
+    async def say(who: str, turn: int, request: Any) -> Any:
+        await anyio.sleep_forever()
+
+    durable, agent = plain(
+        sqlite, Agent("slow", limits=Limits(ask_seconds=0.2)), provider=Asked(say)
+    )
+    async with durable:
+        result = await agent.run("go")
+    assert (result.stop, result.error) == (Stop.FAILED, "timeout: no answer within 0.2 s")
+
+
+async def test_a_run_goes_on_from_a_history(sqlite: str) -> None:
+    durable, agent = plain(sqlite, Agent("talk"), provider=Asked(lambda *_: "and so on"))
+    async with durable:
+        first = await agent.run("Begin.")
+        second = await agent.run("Go on.", history=first.messages)
+    assert [m.role for m in second.messages] == ["user", "assistant"] * 2
+    assert list(second.messages[:2]) == list(first.messages)
+
+
+async def test_an_execution_that_lost_the_run_claims_nothing(sqlite: str) -> None:
+    """Also where it raises the epoch after the new owner did, as it may when it wakes up."""
+    store = MemoryStore()
+    owner = "old"
+
+    def claims(name: str) -> Claims:
+        async def check() -> None:
+            if owner != name:
+                raise LookupError(name)
+
+        return Claims(store, "run", check)
+
+    @tool(once=True)
+    async def pay() -> str:
+        """Pay."""
+        return "paid"
+
+    async def perform() -> ToolResultContent:
+        performed.append(owner)
+        return ToolResultContent(tool_use_id="1", content=[])
+
+    performed: list[str] = []
+    old, new, late = claims("old"), claims("new"), claims("old")
+    await old.perform(Effect(pay, "a", "1", {}), perform)
+    owner = "new"
+    await new.hold()
+    with pytest.raises(LookupError):
+        await old.perform(Effect(pay, "b", "1", {}), perform)
+    with pytest.raises(LookupError):
+        await late.perform(Effect(pay, "b", "1", {}), perform)
+    await new.perform(Effect(pay, "b", "1", {}), perform)
+    await new.perform(Effect(pay, "a", "1", {}), perform)
+    assert performed == ["old", "new"]
 
 
 def test_records_of_other_versions_and_damaged_ones_are_refused() -> None:

@@ -15,7 +15,6 @@ import pytest
 from agentloop.ledger import UNKNOWN
 from tests.durable.cast import EVENTS, NESTED_EVENTS, Diary, Model, NestedModel, boss, clerk
 
-
 pytestmark = pytest.mark.timeout(300)
 
 
