@@ -250,8 +250,7 @@ class Durable:
 
     async def launch(self, known: DurableAgent[Any], id: str, order: Order) -> None:
         """Have the engine bring ``order`` to its end as the run ``id``, unless it does already."""
-        if self._phase is _Phase.CLOSED:
-            raise DefinitionError("durable runs need their engine: async with durable: ...")
+        self._check_open()
         try:
             await outside(self._begin(known, id, order))
         except dbos_errors.DBOSConflictingWorkflowError as error:
@@ -333,14 +332,20 @@ class Durable:
         return [status.workflow_id for status in found]
 
     async def _status(self, id: str) -> WorkflowStatus:
+        self._check_open()
         status = await outside(DBOS.get_workflow_status_async(id))
         if status is None:
             raise StateError(f"there is no run {id!r}: it never was, or it is forgotten")
         return status
 
     async def _list(self, **wanted: Any) -> list[WorkflowStatus]:
+        self._check_open()
         wanted = {"load_input": False, "load_output": False, **wanted}
         return await outside(DBOS.list_workflows_async(**wanted))
+
+    def _check_open(self) -> None:
+        if self._phase is _Phase.CLOSED:
+            raise DefinitionError("durable runs need their engine: async with durable: ...")
 
     # --- one execution -------------------------------------------------------------------------
 

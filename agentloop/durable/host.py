@@ -125,11 +125,12 @@ class DurableHost(Host):
 
 
 _ROOT = "0"
+_MISMATCHES = (dbos_errors.DBOSUnexpectedStepError, dbos_errors.DBOSStepNondeterminismError)
 _TOO_LATE = "the time for this run was over before the model answered"
 
 
 def _why(error: Exception) -> Exception:
-    if isinstance(error, dbos_errors.DBOSException):
+    if isinstance(error, _MISMATCHES):
         return StateError(
             f"the run does not meet the steps that it took before ({type(error).__name__}): the "
             "code of the agent has changed since"

@@ -425,6 +425,10 @@ async def test_what_cannot_be_is_said_at_once(sqlite: str) -> None:
     durable, one = plain(sqlite, agent, provider=ScriptedProvider([]))
     with pytest.raises(DefinitionError, match="async with durable"):
         await one.run("go")
+    with pytest.raises(DefinitionError, match="async with durable"):
+        await one.get("a").result()
+    with pytest.raises(DefinitionError, match="async with durable"):
+        await durable.runs()
     with pytest.raises(DefinitionError, match="two durable agents are called 'one'"):
         durable.agent(Agent("one"))
     with pytest.raises(DefinitionError, match="two durable agents are called 'one'"):
