@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
 from mcp_types import CallToolResult, ModelPreferences, SamplingMessage, TextContent
@@ -128,7 +127,7 @@ class Agent(Generic[OutputT]):
         :class:`DefinitionError` or :class:`CapabilityError` where that leaves nobody, and nothing
         for what happens in the run: that is in the result.
         """
-        definition = self._limited(limits)
+        definition = self.definition.limited(limits)
         place = _enter(provider, on_event, user)
         host = place.host
         token = HERE.set(place)
@@ -140,14 +139,9 @@ class Agent(Generic[OutputT]):
             answers = host.provider(definition, place.own)
             if resume is not None:
                 history = (await host.take_up(resume, self.definition)).messages
-            run = start(
-                definition,
-                prompt,
-                id=secrets.token_hex(8),
-                history=history,
-                began=time.time(),
-            )
-            kept = host.resume(place, run)
+            id, began = host.begin(place)
+            run = start(definition, prompt, id=id, history=history, began=began)
+            kept = host.resume(place, run) or await host.delegate(place, run)
             run = kept or run
             if run.stop is not None:
                 place.charge(run.usage)
@@ -207,14 +201,7 @@ class Agent(Generic[OutputT]):
             failed = answer is None or result.stop in (Stop.FAILED, Stop.DENIED)
             return CallToolResult(content=[TextContent(text=text)], is_error=failed)
 
-        return ask
-
-    def _limited(self, limits: Limits | None) -> Definition:
-        if limits is None or limits == self.definition.limits:
-            return self.definition
-        changed = object.__new__(Definition)
-        changed.__dict__.update(self.definition.__dict__, limits=limits)
-        return changed
+        return replace(ask, agent=self)
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, tools={list(self._toolbox)})"
@@ -241,11 +228,14 @@ class _Overriding(Host):
             self.ask_user = host.ask_user
         self._host = host
         self.suspends = host.suspends
+        self.begin = host.begin
+        self.clock = host.clock
         self.resume = host.resume
         self.keep = host.keep
         self.value = host.value
         self.keep_value = host.keep_value
         self.check = host.check
+        self.call = host.call
         self.guard = host.guard
         self.before_ask = host.before_ask
         self.put_by = host.put_by

@@ -34,6 +34,14 @@ class Definition:
     stop_sequences: tuple[str, ...] = ()
     model_preferences: ModelPreferences | None = None
 
+    def limited(self, limits: Limits | None) -> Definition:
+        """The same with ``limits``, unless they are None."""
+        if limits is None or limits == self.limits:
+            return self
+        changed = object.__new__(Definition)
+        changed.__dict__.update(self.__dict__, limits=limits)  # with what was worked out already
+        return changed
+
     @cached_property
     def offered(self) -> list[Tool]:
         """The tools as the model is offered them, in a fixed order."""

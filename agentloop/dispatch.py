@@ -105,24 +105,24 @@ class _Turn(NamedTuple):
         call = ready.call
         began = time.monotonic()
         tell(self.sink, ToolStarted(self.run, self.place.key, call))
-        if began >= self.deadline:
-            self.answer(call, error_result(call.id, "Not run: the time is up."), 0.0)
-            return
         here = self.place.below(self.names[call.id])
         here.token = f"{self.run.id}:{here.key}"
+        effect = Effect(ready.tool, here.token, call.id, ready.arguments)
         try:
-            if ready.tool.approve and (no := await self._refusal(ready, here)):
-                result = error_result(call.id, no)
-            elif ready.tool.guarded:
-                effect = Effect(ready.tool, here.token, call.id, ready.arguments)
-                result = await self.place.host.guard(
-                    effect, partial(self._see_through, ready, here)
-                )
-            else:
-                result = await self._see_through(ready, here)
+            result = await self.place.host.call(effect, partial(self._come_to, ready, here, effect))
         finally:
             here.leave()
         self.answer(call, result, time.monotonic() - began)
+
+    async def _come_to(self, ready: _Prepared, here: Place, effect: Effect) -> ToolResultContent:
+        """Run a call, unless it is too late for it or it is refused."""
+        if time.monotonic() >= self.deadline:
+            return error_result(effect.id, "Not run: the time is up.")
+        if ready.tool.approve and (no := await self._refusal(ready, here)):
+            return error_result(effect.id, no)
+        if ready.tool.guarded:
+            return await self.place.host.guard(effect, partial(self._see_through, ready, here))
+        return await self._see_through(ready, here)
 
     async def _refusal(self, ready: _Prepared, here: Place) -> str | None:
         patience = self.deadline - time.monotonic()

@@ -2,6 +2,7 @@
 
     AgentLoopError
     ├── DefinitionError      an agent, a tool or a limit is wrong: the author's mistake
+    ├── RunCancelled         a durable run was cancelled before its end
     ├── StateError           a saved run does not fit the code that should go on with it
     ├── StoreError           a store did not do what it was asked to
     │   ├── UnknownRoundError
@@ -13,6 +14,7 @@
         ├── BadRequestError
         ├── CapabilityError  the client cannot be asked
         ├── ContextOverflowError
+        ├── DeadlineError    the time for a durable run was over
         ├── DeniedError      a person or a policy said no to this ask
         ├── MalformedReplyError
         ├── OverloadedError  rate limits, 5xx, connection failures: worth another try later
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from agentloop.result import RunResult
 
 
-ErrorT = TypeVar("ErrorT", bound=Exception)
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 def first_of(error: BaseException, *kinds: type[ErrorT]) -> ErrorT | None:
@@ -97,6 +99,12 @@ class TaskEndedError(StoreError):
     code = "task_ended"
 
 
+class RunCancelled(AgentLoopError):
+    """A durable run was cancelled, so it has no result."""
+
+    code = "cancelled"
+
+
 class RunStopped(AgentLoopError):
     """A run ended without what was wanted of it. ``result`` is the whole :class:`RunResult`."""
 
@@ -154,6 +162,12 @@ class ContextOverflowError(ProviderError):
     """The messages no longer fit the model's context window."""
 
     code = "context_overflow"
+
+
+class DeadlineError(ProviderError):
+    """The deadline of a durable run came before the answer."""
+
+    code = "deadline"
 
 
 class DeniedError(ProviderError):

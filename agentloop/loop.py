@@ -86,11 +86,12 @@ class Driver:
         resumed: bool,
     ) -> Run:
         waited = max(time.time() - run.asked, 0.0) if resumed and run.asked else 0.0
-        began = time.monotonic()
+        clock = self.place.host.clock
+        began = clock()
         patience.deadline = anyio.current_time() + _patience(run)
         try:
             reply = short(await self.provider.sample(request))
-            seconds = time.monotonic() - began
+            seconds = clock() - began
             run = sampled(run, reply, seconds=seconds)
             tell(
                 self.sink,
@@ -99,7 +100,7 @@ class Driver:
             return run
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED
-            spent = time.monotonic() - began
+            spent = clock() - began
             return fail(run, hidden(f"{error.code}: {error}"), stop=why, seconds=spent)
         except (Exception, asyncio.CancelledError) as error:  # a provider that breaks its contract
             if isinstance(error, asyncio.CancelledError) and told_to_stop():
@@ -111,14 +112,14 @@ class Driver:
                 at=where(error),
             )
             what = f"provider: {self.provider.name} raised {type(error).__name__}"
-            return fail(run, what, seconds=time.monotonic() - began)
+            return fail(run, what, seconds=clock() - began)
         finally:
             patience.deadline = math.inf
 
     async def _call(self, run: Run, calls: tuple[ToolUseContent, ...]) -> Run:
-        limits = run.definition.limits
-        began = time.monotonic()
-        deadline = math.inf if limits.seconds is None else began + limits.seconds - run.seconds
+        limits, clock = run.definition.limits, self.place.host.clock
+        began = clock()
+        patience = math.inf if limits.seconds is None else limits.seconds - run.seconds
         results: dict[str, ToolResultContent] = {}
         try:
             await self.place.host.before_calls()
@@ -129,14 +130,14 @@ class Driver:
                 place=self.place,
                 results=results,
                 sink=self.sink,
-                deadline=deadline,
+                deadline=time.monotonic() + patience,
             )
         except BaseException:
-            self.keep(called(run, results, seconds=time.monotonic() - began))
+            self.keep(called(run, results, seconds=clock() - began))
             raise
-        ended = time.monotonic()
-        run = called(run, results, seconds=ended - began)
-        return stop(run, Stop.SECONDS) if ended >= deadline else run
+        seconds = clock() - began
+        run = called(run, results, seconds=seconds)
+        return stop(run, Stop.SECONDS) if seconds >= patience else run
 
 
 def _patience(run: Run) -> float:

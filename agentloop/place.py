@@ -8,6 +8,8 @@ branch of it ends in a run that is parked, waiting for the model.
 from __future__ import annotations
 
 import math
+import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -61,10 +63,22 @@ class Host:
             )
         return provider
 
+    def begin(self, place: Place) -> tuple[str, float]:
+        """The id of a run that begins at ``place``, and the time, in seconds since the epoch."""
+        return secrets.token_hex(8), time.time()
+
+    def clock(self) -> float:
+        """Seconds on the clock by which runs here count theirs; only differences mean anything."""
+        return time.monotonic()
+
     def resume(self, place: Place, run: Run) -> Run | None:
         """What was kept of ``run``, which is about to begin at ``place``; None where nothing was.
 
         ``place`` gets the key under which it was kept."""
+
+    async def delegate(self, place: Place, run: Run) -> Run | None:
+        """``run``, which is about to begin at ``place``, as somebody else brought it to its end;
+        None where it is to be driven here."""
 
     def keep(self, key: str, run: Run) -> None:
         """Remember the run at ``key`` as it is now."""
@@ -88,10 +102,20 @@ class Host:
     async def before_calls(self) -> None:
         """Called before the tool calls of a turn begin."""
 
+    async def call(
+        self, effect: Effect, perform: Callable[[], Awaitable[ToolResultContent]]
+    ) -> ToolResultContent:
+        """What came of a tool call, whatever it was: refused, too late, or performed.
+
+        Entered for the calls of a turn in their order, before any of them waits for anything.
+        """
+        return await perform()
+
     async def guard(
         self, effect: Effect, perform: Callable[[], Awaitable[ToolResultContent]]
     ) -> ToolResultContent:
-        """What came of ``effect``: perform it, unless it was performed before."""
+        """What came of ``effect``, of a tool that must not run twice: perform it, unless it was
+        performed before."""
         return await perform()
 
     async def ask_user(self, place: Place, params: ElicitRequestParams) -> ElicitResult:
@@ -194,8 +218,11 @@ class Place:
         return None if place is None or place.token is None else place.token.partition(":")[0]
 
     def charge(self, usage: Usage) -> None:
-        """Count what the run here used for the run above it."""
-        if (above := self.parent) is not None:
+        """Count what the run here used for the run above it, in whose tool call this is."""
+        above = self.parent
+        while above is not None and above.token is None and above.parent is not None:
+            above = above.parent  # a branch, or a value that is made once
+        if above is not None:
             above.spent = usage if above.spent is None else above.spent + usage
 
     @property

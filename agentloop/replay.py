@@ -16,20 +16,14 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
-from mcp_types import (
-    CreateMessageRequestParams,
-    CreateMessageResult,
-    CreateMessageResultWithTools,
-)
-from pydantic import ValidationError
+from mcp_types import CreateMessageRequestParams
 
-from agentloop import errors
+from agentloop.answers import error_to_json, message_to_json, read_answer
 from agentloop.differences import differences
 from agentloop.errors import DefinitionError, ProviderError
 from agentloop.log import log
 from agentloop.meta import Reply
 from agentloop.provider import Provider
-from agentloop.text import clean_json
 
 VERSION = 1
 _HEADER = {"agentloop": "recording", "version": VERSION}
@@ -68,9 +62,9 @@ class Recorder:
         try:
             reply = await self._provider.sample(request)
         except ProviderError as error:
-            self._write({"request": asked, "error": _error_to_json(error)})
+            self._write({"request": asked, "error": error_to_json(error)})
             raise
-        self._write({"request": asked, "reply": _to_json(reply)})
+        self._write({"request": asked, "reply": message_to_json(reply)})
         return reply
 
     def _begin(self) -> None:
@@ -136,7 +130,7 @@ class Replayer:
             raise RecordingError(
                 f"{self._file} answers this request {len(entries)} times, and it is asked once more"
             )
-        answer = _answer(entries[turn % len(entries)])  # a new one each time: nobody shares it
+        answer = read_answer(entries[turn % len(entries)])  # a new one each time: nobody shares it
         if isinstance(answer, ProviderError):
             raise answer
         return answer
@@ -178,14 +172,9 @@ _SHOWN = 8
 
 
 def _canonical(request: CreateMessageRequestParams) -> dict[str, Any]:
-    asked = _to_json(request)
+    asked = message_to_json(request)
     asked.pop("_meta", None)
     return asked
-
-
-def _to_json(model: CreateMessageRequestParams | Reply) -> dict[str, Any]:
-    # Cleaned like all text that leaves: what is no UTF-8 could not be written.
-    return clean_json(model.model_dump(mode="python", by_alias=True, exclude_none=True))
 
 
 def _line(value: object) -> str:
@@ -206,7 +195,7 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             entry = json.loads(line)
-            _answer(entry)
+            read_answer(entry)
             yield entry | {"request": entry["request"]}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines):  # every whole line ends with a line break
@@ -224,33 +213,3 @@ def _check_header(file: Path, line: str) -> None:
         raise DefinitionError(
             f"{file} is no recording of version {VERSION}: its first line is not {_line(_HEADER)}"
         )
-
-
-def _answer(entry: dict[str, Any]) -> Reply | ProviderError:
-    if "error" in entry:
-        return _error_from_json(entry["error"])
-    try:
-        if isinstance(entry["reply"]["content"], list):
-            return CreateMessageResultWithTools.model_validate(entry["reply"])
-        return CreateMessageResult.model_validate(entry["reply"])
-    except ValidationError as error:
-        raise ValueError(
-            f"its reply is no sampling result ({error.error_count()} errors)"
-        ) from error
-
-
-def _error_to_json(error: ProviderError) -> dict[str, Any]:
-    told = {
-        "code": error.code,
-        "message": str(error),
-        "status": error.status,
-        "request_id": error.request_id,
-    }
-    return clean_json({name: value for name, value in told.items() if value is not None})
-
-
-def _error_from_json(data: dict[str, Any]) -> ProviderError:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    known = {k.code: k for k in kinds if issubclass(k, ProviderError)}
-    kind = known.get(data["code"], ProviderError)
-    return kind(data["message"], status=data.get("status"), request_id=data.get("request_id"))

@@ -174,6 +174,12 @@ class SQLStore:
 
         await self._do(work)
 
+    async def forget(self, call: str) -> None:
+        def work(connection: Connection) -> None:
+            _run(connection, _DROP, {"call": call})
+
+        await self._do(work)
+
     async def sweep(self) -> int:
         def work(connection: Connection) -> int:
             return _run(connection, _SWEEP, {"now": self._now(connection)}).rowcount
@@ -245,6 +251,7 @@ _SETTLE = f"""UPDATE agentloop_rounds SET outcome = :outcome, state = '', answer
 _LEASE = f"UPDATE agentloop_rounds SET leased_until = :until WHERE {_OWNED}"
 _LOCK = f"UPDATE agentloop_rounds SET epoch = epoch WHERE {_OWNED}"
 _SWEEP = "DELETE FROM agentloop_calls WHERE expires < :now"
+_DROP = "DELETE FROM agentloop_calls WHERE call = :call"
 _FORGET = f"{_SWEEP} AND call = :call"
 _NEW_CALL = """INSERT INTO agentloop_calls (call, keep, expires)
     VALUES (:call, :keep, :expires) ON CONFLICT (call) DO NOTHING"""

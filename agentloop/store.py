@@ -155,6 +155,10 @@ class Store(Protocol):
         """Record what came of a claimed effect. Raises :class:`StaleOwnerError`."""
         ...
 
+    async def forget(self, call: str) -> None:
+        """Forget ``call`` with its rounds and claims, whether its time is over or not."""
+        ...
+
     async def sweep(self) -> int:
         """Forget calls whose time to be kept is over; how many they were."""
         ...
@@ -239,6 +243,9 @@ class MemoryStore:
 
     async def record(self, round: Round, key: str, result: str) -> None:
         self._owned(round).claims[key] = result
+
+    async def forget(self, call: str) -> None:
+        self._calls.pop(call, None)
 
     async def sweep(self) -> int:
         now = time.monotonic()

@@ -74,6 +74,8 @@ class Tool:
     """Ask the person behind the call before it runs: always, or where a function of the arguments
     gives true, or a question to put to them."""
     title: str | None = None
+    agent: Any = None
+    """The agent that the tool asks, where it is one: ``agent.as_tool()``."""
     is_async: bool = True
 
     def __post_init__(self) -> None:
@@ -121,7 +123,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One call of a tool that must not run twice."""
+    """One call of a tool."""
 
     tool: Tool
     key: str

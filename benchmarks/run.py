@@ -13,7 +13,7 @@ from pathlib import Path
 from measuring import machine
 
 HERE = Path(__file__).parent
-NAMES = ("steps", "fanout", "runs", "wire", "mcp_memory", "imports")
+NAMES = ("steps", "fanout", "runs", "wire", "durable", "mcp_memory", "imports")
 
 
 def report(names: list[str]) -> str:

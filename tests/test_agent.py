@@ -291,6 +291,20 @@ async def test_agents_inside_one_another_go_so_deep_and_no_deeper() -> None:
 # --- several at a time -------------------------------------------------------------------------
 
 
+async def test_what_runs_in_branches_of_a_tool_use_counts_for_the_run_around_them() -> None:
+    inner = Agent("inner")
+
+    @tool
+    async def ask_both() -> list[str]:
+        """Ask both."""
+        runs = [inner.run(what, provider=ScriptedProvider("yes")) for what in "ab"]
+        return [result.text for result in await gather(*runs)]
+
+    outer = Agent("outer", tools=[ask_both])
+    result = await outer.run("go", provider=ScriptedProvider(use("ask_both"), "both said yes"))
+    assert result.usage.asks == 4
+
+
 async def test_gather_runs_all_at_once_and_keeps_their_order() -> None:
     async def run(n: int) -> str:
         provider = ScriptedProvider(0.2 - n * 0.05, f"{n}")

@@ -100,6 +100,18 @@ async def test_a_round_whose_lease_ran_out_is_taken_over_and_its_former_owner_re
     assert await store.begin(call, lease=30, keep=KEEP) == Settled("yours")
 
 
+async def test_a_call_can_be_forgotten_with_all_that_was_claimed_in_it(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    await store.claim(held, "pay")
+    await store.forget(call)
+    with pytest.raises(StaleOwnerError):
+        await store.claim(held, "pay")
+    anew = await entered(await store.begin(call, lease=30, keep=KEEP))
+    assert await store.claim(anew, "pay") == Claim(new=True)
+    await store.forget("never was")
+
+
 async def test_a_renewed_lease_holds(store: Any) -> None:
     call = name()
     held = await entered(await store.begin(call, lease=0.05, keep=KEEP))

@@ -74,7 +74,7 @@ class ServedHost(Host):
         """The client as a provider, whatever it declared."""
         self._emulate = serving.emulate
         self.store = serving.store
-        self.call = secrets.token_urlsafe(24)
+        self.named = secrets.token_urlsafe(24)
         """Names the call where it is kept."""
         self._input_limits = serving.input_limits
 
@@ -115,7 +115,7 @@ class ServedHost(Host):
     async def put_by(self, key: str, run: Run) -> str | None:
         if self.store is None:
             return None
-        name = f"{self.call}/{key}"
+        name = f"{self.named}/{key}"
         return await keep(self.store, run, name=name, principal=self.request.principal)
 
     async def take_up(self, handle: str, definition: Definition) -> Run:

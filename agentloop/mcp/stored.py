@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -23,8 +21,9 @@ from mcp_types import (
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from agentloop.errors import CapabilityError, NotDone, StateError, first_of, where
+from agentloop.errors import CapabilityError, StateError, first_of
 from agentloop.events import Sink
+from agentloop.ledger import insist, perform_once
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.handover import HANDOVER, Continued
@@ -35,7 +34,6 @@ from agentloop.mcp.served import Serving
 from agentloop.mcp.state import pack, unpack
 from agentloop.place import Place
 from agentloop.provider import Provider
-from agentloop.results import error_result, to_result
 from agentloop.store import (
     Busy,
     Entered,
@@ -47,11 +45,6 @@ from agentloop.store import (
 )
 from agentloop.tools import Effect, Tool
 from agentloop.transcript import WIRE
-
-UNKNOWN = (
-    "Unknown outcome: this call was begun before an interruption, and nobody knows whether it had "
-    "its effect. It is not run again. Find out before you rely on it."
-)
 
 _ANSWERS: TypeAdapter[InputResponses] = TypeAdapter(dict[str, InputResponse])
 _POLL_SECONDS = (0.02, 0.5)
@@ -144,9 +137,9 @@ async def _run(
         # Settled, too: else a client could try its luck again and again from this state.
         text = f"The call failed with {type(error).__name__}."
         failed = json.dumps({"error": text})
-        await _insist(store, lambda: store.settle(held, failed, next_state=None))
+        await insist(store, lambda: store.settle(held, failed, next_state=None))
         raise
-    await _insist(store, lambda: store.settle(held, frozen, next_state=next_state))
+    await insist(store, lambda: store.settle(held, frozen, next_state=next_state))
     return outcome
 
 
@@ -172,25 +165,6 @@ async def _release(store: Store, held: Round) -> None:
     """Let the round be entered again at once, and not only when its lease has run out."""
     with anyio.CancelScope(shield=True), suppress(StoreError):
         await store.release(held)
-
-
-async def _insist(store: Store, write: Callable[[], Awaitable[None]]) -> None:
-    """Write what has happened already, also to a store that fails for a while.
-
-    Raises :class:`StaleOwnerError`, and :class:`StoreError` once a lease's time is over.
-    """
-    until = time.monotonic() + store.lease
-    wait, longest = _POLL_SECONDS
-    while True:
-        try:
-            return await write()
-        except StaleOwnerError:
-            raise
-        except StoreError:
-            if time.monotonic() + wait > until:
-                raise
-        await anyio.sleep(wait)
-        wait = min(wait * 2, longest)
 
 
 async def _hold(store: Store, held: Round) -> None:
@@ -257,7 +231,7 @@ class _StoredHost(RoundsHost):
             entries=held.entries,
         )
         self._store = store
-        self.call = held.call
+        self.named = held.call
         self._round = held
         self._increments = Increments()
         self._saving = anyio.Lock()
@@ -284,16 +258,12 @@ class _StoredHost(RoundsHost):
     ) -> ToolResultContent:
         # Whoever enters the round after an interruption must come to this very call again.
         await self._save()
-        claim = await self._store.claim(self._round, effect.key)
-        if claim.result is not None:
-            return _recorded(claim.result)
-        result = None if claim.new else await _reconciled(effect)
-        if result is None:
+
+        async def begin() -> ToolResultContent:
             self._begun.add(effect.key.partition(":")[2])
-            result = await perform()
-        written = result.model_dump_json(by_alias=True, exclude_none=True)
-        await _insist(self._store, lambda: self._store.record(self._round, effect.key, written))
-        return result
+            return await perform()
+
+        return await perform_once(effect, begin, self._store, self._round)
 
     def may_not_wait(self, place: Place) -> str | None:
         above: Place | None = place
@@ -312,31 +282,6 @@ class _StoredHost(RoundsHost):
             entry = self._increments.take(self._runs, self._values, self.writer.message)
             if entry is not None:
                 await self._store.append(self._round, entry)
-
-
-def _recorded(result: str) -> ToolResultContent:
-    try:
-        return ToolResultContent.model_validate_json(result)
-    except ValueError as error:
-        raise StoreError("the store holds a result that cannot be read") from error
-
-
-async def _reconciled(effect: Effect) -> ToolResultContent | None:
-    """What is told of an effect whose outcome is unknown; None where it is known not to be."""
-    tool = effect.tool
-    if tool.reconcile is None:
-        return error_result(effect.id, UNKNOWN)
-    try:
-        found = tool.reconcile(effect.key, **effect.arguments)
-        value = await found if inspect.isawaitable(found) else found
-        return to_result(effect.id, value, max_bytes=tool.max_bytes)
-    except NotDone:
-        return None
-    except Exception as error:  # noqa: BLE001  then the outcome stays unknown
-        log().warning(
-            "reconcile_failed", tool=tool.name, error_type=type(error).__name__, at=where(error)
-        )
-        return error_result(effect.id, UNKNOWN)
 
 
 def _freeze(outcome: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import ValidationError
 
 from agentloop.errors import StaleOwnerError, StoreError, where
+from agentloop.ledger import insist
 from agentloop.log import log
 from agentloop.mcp.alongside import alongside
 from agentloop.mcp.handover import Running
@@ -172,7 +172,7 @@ class _Held:
         except Exception as error:  # noqa: BLE001  what a caller would get for it
             log().warning("task_failed", error_type=type(error).__name__, at=where(error))
             change = _failed(INTERNAL_ERROR, "Internal server error")
-        await self._insist(change)
+        await insist(self._store, lambda: self.write(change))
 
     def _note(self, message: str) -> None:
         self._message = message
@@ -189,19 +189,6 @@ class _Held:
         ):
             raise StaleOwnerError("the task has expired")
         self._on_change(self._task.id)
-
-    async def _insist(self, change: Change) -> None:
-        """Write what has happened already, also to a store that fails for a while."""
-        until = time.monotonic() + self._store.lease
-        while True:
-            try:
-                return await self.write(change)
-            except StaleOwnerError:
-                raise
-            except StoreError:
-                if time.monotonic() > until:
-                    raise
-            await anyio.sleep(min(0.5, self._store.lease / 10))
 
 
 def _came(result: dict[str, Any]) -> Change:
