@@ -34,7 +34,9 @@ def unpack(text: str, most: int = MAX_BYTES) -> dict[str, Any]:
     if not text.startswith(_PREFIX):
         raise StateError("the state is not one of agentloop's, or of another version of it")
     try:
-        state = from_json(inflate(base64.b64decode(text[len(_PREFIX) :], validate=True), most))
+        read = inflate(base64.b64decode(text[len(_PREFIX) :], validate=True), most)
+        # Values are not kept for the next state, as they would be: each has others.
+        state = from_json(read, cache_strings="keys")
     except ValueError as error:
         raise StateError(f"the state is damaged: {error}") from error
     if not isinstance(state, dict):
