@@ -15,9 +15,9 @@ from mcp.server.request_state import RequestStateSecurity
 from pydantic import BaseModel
 
 from agentloop import Agent, Limits, ask_user, idempotency_key, tool
+from agentloop.ledger import UNKNOWN
 from agentloop.mcp import mount, seal
 from agentloop.mcp.request import IDEMPOTENCY_KEY
-from agentloop.mcp.stored import UNKNOWN
 from agentloop.run import Stop
 from agentloop.sql_store import SQLiteStore
 from agentloop.store import MemoryStore, StaleOwnerError, Store, StoreError

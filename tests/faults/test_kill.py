@@ -18,8 +18,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from agentloop.ledger import UNKNOWN
 from agentloop.mcp.request import IDEMPOTENCY_KEY
-from agentloop.mcp.stored import UNKNOWN
 from tests.faults.http import post_of, result_of
 from tests.faults.kit import STORED
 from tests.faults.victim import Ledger, says

@@ -14,8 +14,8 @@ from mcp.server.lowlevel import Server
 from mcp_types import CreateMessageRequestParams
 
 from agentloop import Agent, Limits, tool
+from agentloop.ledger import UNKNOWN
 from agentloop.mcp import mount
-from agentloop.mcp.stored import UNKNOWN
 from agentloop.store import Claim, MemoryStore, Round, StoreError
 from tests.faults.kit import STORED, check_history
 from tests.faults.wire import JSON, Rejected, Wire, connected
