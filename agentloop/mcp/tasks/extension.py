@@ -31,11 +31,18 @@ from agentloop.mcp.handover import (
 )
 from agentloop.mcp.request import call_name
 from agentloop.mcp.stream import STREAM_SECONDS
-from agentloop.mcp.tasks.call import author_setting, low_level
-from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks, TaskParams
+from agentloop.mcp.tasks.call import author_setting, low_level, repeatable
+from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks
 from agentloop.mcp.tasks.listen import LISTEN, Listeners, listened_for
 from agentloop.mcp.tasks.principal import caller
-from agentloop.mcp.tasks.wire import answers_to, check_routing, details, handle, unknown_task
+from agentloop.mcp.tasks.wire import (
+    TaskParams,
+    answers_to,
+    check_routing,
+    details,
+    handle,
+    unknown_task,
+)
 from agentloop.mcp.tasks.worker import Worker
 from agentloop.store import Store
 from agentloop.strays import stray
@@ -347,9 +354,7 @@ class _Handover:
 
 def _request(ctx: Context) -> dict[str, Any]:
     """The call as it can be made again: without what belongs to one request only."""
-    params = dict(ctx.params or {})
-    for name in ("inputResponses", "requestState", "task"):
-        params.pop(name, None)
+    params = repeatable(ctx)
     meta = dict(params.get("_meta") or {})
     meta.pop("progressToken", None)
     return params | {"_meta": meta}
