@@ -7,6 +7,7 @@ transcript is that of a run that was never disturbed. Needs ``mcp-agentloop[dbos
 
 from agentloop.durable.agent import DurableAgent
 from agentloop.durable.engine import Durable
-from agentloop.durable.handle import DurableRun, RunInfo, RunState
+from agentloop.durable.handle import DurableRun
+from agentloop.durable.info import RunInfo, RunState
 
 __all__ = ["Durable", "DurableAgent", "DurableRun", "RunInfo", "RunState"]

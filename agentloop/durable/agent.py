@@ -4,51 +4,31 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from mcp_types import SamplingMessage
 
 from agentloop.agent import Agent
+from agentloop.durable.executions import Executions
 from agentloop.durable.handle import DurableRun
+from agentloop.durable.known import Known
 from agentloop.durable.records import Order, check_id
 from agentloop.errors import DefinitionError
-from agentloop.events import Sink
-from agentloop.place import User
-from agentloop.provider import Provider
 from agentloop.result import RunResult
 from agentloop.run import Prompt, start
 from agentloop.usage import Limits
 
-if TYPE_CHECKING:
-    from agentloop.durable.engine import Durable
-
 OutputT = TypeVar("OutputT")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What surrounds the runs of an agent."""
-
-    provider: Provider | None = None
-    """Answers their asks; else the agent's own provider does."""
-    own: Provider | None = None
-    """The provider of the agents around this one, for where it has none itself."""
-    on_event: Sink | None = None
-    user: User | None = None
-    concurrency: int | None = None
 
 
 class DurableAgent(Generic[OutputT]):
     """An agent whose runs are durable; :meth:`Durable.agent` makes one."""
 
-    def __init__(self, agent: Agent[OutputT], setting: Setting, durable: Durable) -> None:
+    def __init__(self, agent: Agent[OutputT], known: Known, executions: Executions) -> None:
         self.agent = agent
-        self.setting = setting
-        self._durable = durable
-        self.workflow: Callable[[dict[str, Any]], Any] | None = None
-        """Its runs as the engine knows them, once there is one."""
+        self._known = known
+        self._executions = executions
 
     @property
     def name(self) -> str:
@@ -97,12 +77,12 @@ class DurableAgent(Generic[OutputT]):
             ),
             until=None if deadline is None else now + deadline,
         )
-        await self._durable.launch(self, id, order)
-        return DurableRun(id, self.agent, self._durable)
+        await self._executions.runs.launch(self._known, id, order)
+        return DurableRun(id, self.agent, self._executions)
 
     def get(self, id: str) -> DurableRun[OutputT]:
         """The run ``id``, which may have been started by any other process."""
-        return DurableRun(id, self.agent, self._durable)
+        return DurableRun(id, self.agent, self._executions)
 
     def __repr__(self) -> str:
         return f"DurableAgent({self.name!r})"

@@ -571,7 +571,7 @@ async def test_a_tool_that_is_stopped_stops_the_run_inside_of_it(sqlite: str) ->
         result = await chief.run("go", id="b")
         assert "Timed out" in str(result.messages[2].content)
         with pytest.raises(RunCancelled):
-            await durable.outcome("b//0/1.0/0")
+            await chief.get("b//0/1.0/0").result()
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])

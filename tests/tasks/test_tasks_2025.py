@@ -30,7 +30,8 @@ from agentloop import Agent, ToolError, ask_user, tool
 from agentloop.mcp import Tasks, mount, resumable
 from agentloop.mcp.callback import TOOLS, sampling_callback
 from agentloop.mcp.tasks.call import low_level
-from agentloop.mcp.tasks.legacy import PAGE, RELATED_TASK
+from agentloop.mcp.tasks.legacy.methods import PAGE
+from agentloop.mcp.tasks.legacy.wire import RELATED_TASK
 from agentloop.mcp.tasks.principal import acting_for
 from agentloop.provider import Provider
 from agentloop.sql_store import SQLiteStore, SQLStore

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp.server.runner import modern_on_request
@@ -19,6 +20,8 @@ from agentloop.mcp.tasks.principal import acting_for
 
 Note = Callable[[str], None]
 """Takes what the call says of its progress."""
+
+_OF_ONE_REQUEST = ("inputResponses", "requestState", "task")
 
 
 def low_level(server: Any) -> Server[Any]:
@@ -39,6 +42,12 @@ async def author_setting(server: Any, name: str) -> When | None:
         called = inner.get_request_handler("tools/call")
         return None if called is None else setting_of(called.handler, name)
     return setting_of(getattr(tool, "fn", None), name)
+
+
+def repeatable(ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    """The ``params`` of a call as it can be made again: without what belongs to one request."""
+    params = ctx.params or {}
+    return {name: params[name] for name in params if name not in _OF_ONE_REQUEST}
 
 
 async def go_on(server: Server[Any], lifespan: Any, running: Running, note: Note) -> dict[str, Any]:

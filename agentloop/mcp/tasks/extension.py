@@ -1,10 +1,9 @@
-"""The tasks of a server: what clients ask about them, and who works on them."""
+"""The tasks of a server, for clients of each revision, and who works on them."""
 
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -13,33 +12,22 @@ from weakref import WeakSet
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding, RequestHandler
-from mcp.server.request_state import authenticated_principal
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams, PaginatedRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from agentloop.errors import DefinitionError, TaskEndedError
-from agentloop.mcp.handover import (
-    EXTENSION,
-    HANDOVER,
-    Continued,
-    When,
-    declares_tasks,
-    kept_for,
-    running,
-    tasks_not_declared,
-)
-from agentloop.mcp.request import call_name
+from agentloop.errors import DefinitionError
+from agentloop.mcp.handover import EXTENSION, When
 from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.mcp.tasks.call import author_setting, low_level
-from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks, TaskParams
-from agentloop.mcp.tasks.listen import LISTEN, Listeners, listened_for
-from agentloop.mcp.tasks.principal import caller
-from agentloop.mcp.tasks.wire import answers_to, check_routing, details, handle, unknown_task
+from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks
+from agentloop.mcp.tasks.listen import LISTEN, Listeners
+from agentloop.mcp.tasks.modern import ModernTasks, UpdateParams
+from agentloop.mcp.tasks.wire import TaskParams
 from agentloop.mcp.tasks.worker import Worker
 from agentloop.store import Store
 from agentloop.strays import stray
-from agentloop.task import Status, Task, answered, cancelled
+from agentloop.task import Task
 
 S = TypeVar("S")
 StateT = TypeVar("StateT")
@@ -49,11 +37,6 @@ Lifespan = Callable[[S], AbstractAsyncContextManager[StateT]]
 
 DAY = 86_400.0
 MODERN = frozenset(MODERN_PROTOCOL_VERSIONS)
-
-
-class _UpdateParams(TaskParams):
-    input_responses: dict[str, Any]
-    """Checked where it is known what was asked: what nobody asked is ignored, whatever it is."""
 
 
 class Tasks(Extension):
@@ -95,16 +78,26 @@ class Tasks(Extension):
         """
         self._store = store
         self._tools: dict[str, When] = dict(tools or {})
-        self._ttl, self._poll, self._grace = ttl, poll, grace
-        self._listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
+        self._grace = grace
+        listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
         self._make_worker = lambda: Worker(
             store,
             at_once=at_once,
             per_principal=per_principal,
             look_every=look_every,
-            on_change=self._listeners.tell,
+            on_change=listeners.tell,
         )
         self._workers: set[Worker] = set()
+        self._modern = ModernTasks(
+            store,
+            tools=self._tools,
+            ttl=ttl,
+            poll=poll,
+            listeners=listeners,
+            create=self._create,
+            on_answer=self._look,
+            on_cancel=self._drop,
+        )
         self._legacy = LegacyTasks(
             store,
             ttl=ttl,
@@ -179,47 +172,26 @@ class Tasks(Extension):
         if ctx.method != "tools/call" or ctx.request_id is None:
             return await call_next(ctx)
         params = ctx.params or {}
-        return await self._serve(
-            params.get("name"), "requestState" in params, ctx, lambda: call_next(ctx)
-        )
+        name, goes_on = params.get("name"), "requestState" in params
+        return await self._serve_call(name, goes_on, ctx, call_next)
 
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: Context, call_next: CallNext
     ) -> HandlerResult:
-        """Give the call the chance to become a task.
+        """Give the call the chance to become a task."""
+        return await self._serve_call(params.name, params.request_state is not None, ctx, call_next)
 
-        A client that cannot deal with tasks gets what it would get without them.
-        """
-        goes_on = params.request_state is not None
-        return await self._serve(params.name, goes_on, ctx, lambda: call_next(ctx))
-
-    async def _serve(
-        self,
-        name: str | None,
-        goes_on: bool,
-        ctx: Context,
-        serve: Callable[[], Awaitable[HandlerResult]],
+    async def _serve_call(
+        self, name: str | None, goes_on: bool, ctx: Context, call_next: CallNext
     ) -> HandlerResult:
-        if running(ctx.request_id) or ctx.protocol_version not in MODERN:
-            return await serve()
-        when = self._tools.get(name or "", "never")
-        if not declares_tasks(ctx.session.client_capabilities):
-            if when == "required":
-                raise tasks_not_declared()
-            return await serve()
-        handover = _Handover(ctx, self._store, self._ttl, self._create)
-        if when in ("always", "required") and not goes_on:
-            await handover.take(Continued(call_name(ctx)))
-        else:
-            token = HANDOVER.set(handover)
-            try:
-                result = await serve()
-            finally:
-                HANDOVER.reset(token)
-            if handover.task is None:
-                return result
-        assert handover.task is not None
-        return handle(handover.task, poll=self._poll)
+        if ctx.protocol_version not in MODERN:
+            return await call_next(ctx)
+        return await self._modern.serve(name, goes_on, ctx, lambda: call_next(ctx))
+
+    async def _around_listening(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        if ctx.method != LISTEN or ctx.protocol_version not in MODERN:
+            return await call_next(ctx)
+        return await self._modern.listen(ctx, call_next)
 
     async def _create(self, task: Task) -> Task:
         if not self._workers:
@@ -234,6 +206,10 @@ class Tasks(Extension):
         for worker in self._workers:
             worker.look()
 
+    def _drop(self, id: str) -> None:
+        for worker in self._workers:
+            worker.drop(id)
+
     # --- the clients' side -----------------------------------------------------------------
 
     def methods(self) -> list[MethodBinding]:
@@ -241,67 +217,21 @@ class Tasks(Extension):
         legacy, both = frozenset({REVISION}), MODERN | {REVISION}
         return [
             MethodBinding("tasks/get", TaskParams, self._get, both),
-            MethodBinding("tasks/update", _UpdateParams, self._update, MODERN),
+            MethodBinding("tasks/update", UpdateParams, self._modern.update, MODERN),
             MethodBinding("tasks/cancel", TaskParams, self._cancel, both),
             MethodBinding("tasks/result", TaskParams, self._legacy.result, legacy),
             MethodBinding("tasks/list", PaginatedRequestParams, self._legacy.list, legacy),
         ]
 
-    async def _get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
-        if ctx.protocol_version not in MODERN:
-            return await self._legacy.get(ctx, params)
-        return details(await self._find(ctx, params.task_id), poll=self._poll)
+    def _of(self, ctx: Context) -> ModernTasks | LegacyTasks:
+        """Who answers clients of the request's revision."""
+        return self._modern if ctx.protocol_version in MODERN else self._legacy
 
-    async def _update(self, ctx: Context, params: _UpdateParams) -> dict[str, Any]:
-        task = await self._find(ctx, params.task_id)
-        answers = answers_to(task, params.input_responses)
-        await self._store.tasks.change(task.id, lambda task, now: answered(task, now, answers))
-        self._listeners.tell(task.id)
-        self._look()
-        return {}
+    async def _get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        return await self._of(ctx).get(ctx, params)
 
     async def _cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
-        if ctx.protocol_version not in MODERN:
-            return await self._legacy.cancel(ctx, params)
-        task = await self._find(ctx, params.task_id)
-        try:
-            await self._store.tasks.change(
-                task.id, lambda task, now: cancelled(task, now, message="The client cancelled it.")
-            )
-        except TaskEndedError:
-            return {}  # a cancellation may come too late, and that is no error
-        self._listeners.tell(task.id)
-        self._drop(task.id)
-        return {}
-
-    def _drop(self, id: str) -> None:
-        for worker in self._workers:
-            worker.drop(id)
-
-    async def _find(self, ctx: Context, id: str) -> Task:
-        """The task, if it is the caller's."""
-        if not declares_tasks(ctx.session.client_capabilities):
-            raise tasks_not_declared()
-        check_routing(ctx.request, id)
-        task = await self._of_caller(ctx, id)
-        if task is None:
-            raise unknown_task()
-        return task
-
-    async def _of_caller(self, ctx: Context, id: str) -> Task | None:
-        task = await self._store.tasks.read(id)
-        return task if task and task.principal == authenticated_principal(ctx) else None
-
-    async def _around_listening(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        """Tell a client that listens what happens to its tasks (SEP-2663, notifications)."""
-        listens = ctx.method == LISTEN and ctx.protocol_version in MODERN
-        wanted = listened_for(ctx.params) if listens else []
-        if not wanted:
-            return await call_next(ctx)
-        if not declares_tasks(ctx.session.client_capabilities):
-            raise tasks_not_declared()
-        ids = [id for id in wanted if await self._of_caller(ctx, id)]
-        return await self._listeners.serve(ctx, call_next, ids)
+        return await self._of(ctx).cancel(ctx, params)
 
 
 def _gated(method: MethodBinding) -> RequestHandler:
@@ -313,43 +243,3 @@ def _gated(method: MethodBinding) -> RequestHandler:
         return await method.handler(ctx, params)
 
     return handler
-
-
-class _Handover:
-    """The chance of one served call to become a task."""
-
-    def __init__(
-        self,
-        ctx: Context,
-        store: Store,
-        ttl: float | None,
-        create: Callable[[Task], Awaitable[Task]],
-    ) -> None:
-        self._ctx, self._ttl, self._create = ctx, ttl, create
-        self.store, self.keep = store, kept_for(ttl)
-        self.task: Task | None = None
-
-    async def take(self, continued: Continued) -> None:
-        self.task = await self._create(
-            Task(
-                id=secrets.token_urlsafe(24),
-                call=continued.call,
-                request=_request(self._ctx),
-                principal=authenticated_principal(self._ctx),
-                caller=caller(),
-                ttl=self._ttl,
-                round=continued.round,
-                asks=continued.asks or {},
-                status=Status.INPUT_REQUIRED if continued.asks else Status.WORKING,
-            )
-        )
-
-
-def _request(ctx: Context) -> dict[str, Any]:
-    """The call as it can be made again: without what belongs to one request only."""
-    params = dict(ctx.params or {})
-    for name in ("inputResponses", "requestState", "task"):
-        params.pop(name, None)
-    meta = dict(params.get("_meta") or {})
-    meta.pop("progressToken", None)
-    return params | {"_meta": meta}

@@ -1,4 +1,4 @@
-"""Tasks as SEP-2663 writes them."""
+"""Tasks as SEP-2663 writes them, and what both revisions write alike."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
-from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, InputResponse
+from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, InputResponse, RequestParams
 from pydantic import TypeAdapter, ValidationError
 
 from agentloop.task import Status, Task
 
 _ANSWER: TypeAdapter[InputResponse] = TypeAdapter(InputResponse)
+
+
+class TaskParams(RequestParams):
+    """The ``params`` of requests about one task."""
+
+    task_id: str
 
 
 def handle(task: Task, *, poll: float) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""What is known of a durable run: how far it is, and who works on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dbos import WorkflowStatus
+
+
+class RunState(StrEnum):
+    """How far a durable run is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    ENDED = "ended"
+    """There is a result; its ``stop`` says how the run ended."""
+    FAILED = "failed"
+    """There is no result: the agent has changed since, or it cannot be run."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a list of runs says of one."""
+
+    id: str
+    agent: str
+    state: RunState
+    created: float
+    """In seconds since the epoch."""
+    replica: str | None
+    """The process that works on it, or did last."""
+
+    @classmethod
+    def of(cls, status: WorkflowStatus) -> RunInfo:
+        return cls(
+            id=status.workflow_id,
+            agent=status.name,
+            state=_STATES.get(status.status, RunState.FAILED),
+            created=(status.created_at or 0) / 1000,
+            replica=status.executor_id,
+        )
+
+
+_STATES = {
+    "DELAYED": RunState.QUEUED,
+    "ENQUEUED": RunState.QUEUED,
+    "PENDING": RunState.RUNNING,
+    "SUCCESS": RunState.ENDED,
+    "CANCELLED": RunState.CANCELLED,
+}
