@@ -140,8 +140,10 @@ class SQLStore:
 
     async def append(self, round: Round, entry: str) -> None:
         def work(connection: Connection) -> None:
-            _owned(connection, _LOCK, _owner(round))
-            _run(connection, _NEW_ENTRY, {**_place(round), "written": entry})
+            values = {**_owner(round), "written": entry}
+            if not _wrote(connection, _NEW_ENTRY, values):
+                _owned(connection, _LOCK, values)
+                _wrote(connection, _NEW_ENTRY, values)
 
         await self._do(work)
 
@@ -158,9 +160,9 @@ class SQLStore:
     async def claim(self, round: Round, key: str) -> Claim:
         def work(connection: Connection) -> Claim:
             values = {**_owner(round), "effect": key}
-            _owned(connection, _LOCK, values)
-            if _run(connection, _NEW_CLAIM, values).rowcount == 1:
+            if _wrote(connection, _NEW_CLAIM, values):
                 return Claim(new=True)
+            _owned(connection, _LOCK, values)
             found = _run(connection, _FIND_CLAIM, values).one()
             return Claim(new=False, result=found.result)
 
@@ -169,8 +171,8 @@ class SQLStore:
     async def record(self, round: Round, key: str, result: str) -> None:
         def work(connection: Connection) -> None:
             values = {**_owner(round), "effect": key, "result": result}
-            _owned(connection, _LOCK, values)
-            _run(connection, _RECORD, values)
+            if not _wrote(connection, _RECORD, values):
+                _owned(connection, _LOCK, values)
 
         await self._do(work)
 
@@ -246,6 +248,8 @@ class SQLiteStore(SQLStore):
         super().__init__(f"sqlite:///{path}", lease=lease, keep=keep)
 
 
+_HELD = f"""(SELECT call, number FROM agentloop_rounds WHERE {_OWNED} FOR UPDATE) AS held"""
+"""The round where it is owned, locked until the transaction ends."""
 _SETTLE = f"""UPDATE agentloop_rounds SET outcome = :outcome, state = '', answers = NULL
     WHERE {_OWNED}"""
 _LEASE = f"UPDATE agentloop_rounds SET leased_until = :until WHERE {_OWNED}"
@@ -265,17 +269,19 @@ _ENTER = """UPDATE agentloop_rounds
     RETURNING epoch, state, answers"""
 _FIND_ROUND = """SELECT r.outcome FROM agentloop_rounds r JOIN agentloop_calls c ON c.call = r.call
     WHERE r.call = :call AND r.number = :number AND c.expires >= :now"""
-_NEW_ENTRY = """INSERT INTO agentloop_entries (call, number, entry, written)
-    SELECT CAST(:call AS VARCHAR), :number, coalesce(max(entry), 0) + 1, :written
-    FROM agentloop_entries WHERE call = :call AND number = :number"""
+_NEW_ENTRY = f"""INSERT INTO agentloop_entries (call, number, entry, written)
+    SELECT call, number, (SELECT coalesce(max(entry), 0) + 1 FROM agentloop_entries
+        WHERE call = :call AND number = :number), :written
+    FROM {_HELD} WHERE true ON CONFLICT (call, number, entry) DO NOTHING"""
 _ENTRIES = """SELECT written FROM agentloop_entries
     WHERE call = :call AND number = :number ORDER BY entry"""
 _DROP_ENTRIES = "DELETE FROM agentloop_entries WHERE call = :call AND number = :number"
 _KEEP_CALL = "UPDATE agentloop_calls SET expires = :now + keep WHERE call = :call"
-_NEW_CLAIM = """INSERT INTO agentloop_claims (call, effect) VALUES (:call, :effect)
-    ON CONFLICT (call, effect) DO NOTHING"""
+_NEW_CLAIM = f"""INSERT INTO agentloop_claims (call, effect) SELECT call, :effect
+    FROM {_HELD} WHERE true ON CONFLICT (call, effect) DO NOTHING"""
 _FIND_CLAIM = "SELECT result FROM agentloop_claims WHERE call = :call AND effect = :effect"
-_RECORD = "UPDATE agentloop_claims SET result = :result WHERE call = :call AND effect = :effect"
+_RECORD = f"""UPDATE agentloop_claims SET result = :result FROM {_HELD}
+    WHERE agentloop_claims.call = held.call AND effect = :effect"""
 
 
 def _enter(
@@ -310,6 +316,17 @@ def _owned(connection: Connection, sql: str, values: dict[str, Any]) -> None:
     """Write to a round that ``values`` own; the row stays locked until the transaction ends."""
     if _run(connection, sql, values).rowcount != 1:
         raise StaleOwnerError("the round was taken over or has ended; nothing was written")
+
+
+def _wrote(connection: Connection, sql: str, values: dict[str, Any]) -> bool:
+    """Write what hangs on ``_HELD``, in one statement.
+
+    Where that wrote nothing, either the round is not owned or somebody wrote at the same time, whom
+    this statement did not see; one that follows ``_LOCK`` does.
+    """
+    if connection.dialect.name == "sqlite":  # where writers take turns anyway
+        sql = sql.replace(" FOR UPDATE", "")
+    return _run(connection, sql, values).rowcount == 1
 
 
 def _run(connection: Connection, sql: str, values: dict[str, Any]) -> Any:

@@ -93,6 +93,7 @@ async def test_a_round_whose_lease_ran_out_is_taken_over_and_its_former_owner_re
         store.release(stale),
         store.claim(stale, "effect"),
         store.record(stale, "effect", "result"),
+        store.append(stale, "entry"),
     ):
         with pytest.raises(StaleOwnerError):
             await refused
@@ -146,6 +147,45 @@ async def test_of_many_that_claim_at_once_one_is_the_first(store: Any) -> None:
         for _ in range(20):
             group.start_soon(claim)
     assert sorted(c.new for c in claims) == [False] * 19 + [True]
+
+
+async def test_what_many_write_down_at_once_is_all_there(store: Any) -> None:
+    call = name()
+    held = await entered(await store.begin(call, lease=30, keep=KEEP))
+    async with anyio.create_task_group() as group:
+        for number in range(40):
+            group.start_soon(store.append, held, f"entry {number}")
+    await store.release(held)
+    again = await entered(await store.begin(call, lease=30, keep=KEEP))
+    assert sorted(again.entries) == sorted(f"entry {number}" for number in range(40))
+
+
+async def test_whoever_is_taken_over_while_it_writes_has_written_before_or_is_refused(
+    store: Any,
+) -> None:
+    """What the next owner does not find when it enters is never written by the former one."""
+    for _ in range(15):
+        call = name()
+        stale = await entered(await store.begin(call, lease=0.0, keep=KEEP))
+        refused: list[str] = []
+        found: list[Round] = []
+
+        async def write(stale: Round, refused: list[str], entry: str) -> None:
+            try:
+                await store.append(stale, entry)
+            except StaleOwnerError:
+                refused.append(entry)
+
+        async def take_over(call: str, found: list[Round]) -> None:
+            found.append(await entered(await store.begin(call, lease=0.0, keep=KEEP)))
+
+        async with anyio.create_task_group() as group:
+            for number in range(6):
+                group.start_soon(write, stale, refused, f"entry {number}")
+                if number == 2:
+                    group.start_soon(take_over, call, found)
+        owner = found[0]
+        assert sorted([*owner.entries, *refused]) == [f"entry {number}" for number in range(6)]
 
 
 async def test_of_many_that_enter_at_once_one_gets_in(store: Any) -> None:
