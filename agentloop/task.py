@@ -88,6 +88,8 @@ class Task:
     """The result of the call, or the error where the status is ``failed``."""
     epoch: int = 0
     """How often it was taken up."""
+    attempts: int = 0
+    """How often it was taken up since it last came to anything."""
     leased_until: float = 0.0
 
     @property
@@ -127,7 +129,7 @@ class Task:
 
 def taken(task: Task, now: float, *, lease: float) -> Task:
     """The task in the hands of a worker, for ``lease`` seconds."""
-    return replace(task, epoch=task.epoch + 1, leased_until=now + lease)
+    return replace(task, epoch=task.epoch + 1, leased_until=now + lease, attempts=task.attempts + 1)
 
 
 def held(task: Task, epoch: int) -> Task:
@@ -146,7 +148,12 @@ def renewed(task: Task, now: float, *, lease: float, message: str = "") -> Task:
 
 def released(task: Task) -> Task:
     """The held task, for another worker to take up at once."""
-    return replace(task, leased_until=0.0)
+    return replace(task, leased_until=0.0, attempts=max(task.attempts - 1, 0))
+
+
+def excused(task: Task, now: float) -> Task:
+    """The held task, which could not come to anything now: this attempt does not count."""
+    return replace(task, attempts=max(task.attempts - 1, 0))
 
 
 def handed_on(task: Task, now: float) -> Task:
@@ -171,6 +178,7 @@ def parked(task: Task, now: float, *, asks: Mapping[str, Any], state: str | None
         answers={},
         state=state,
         leased_until=0.0,
+        attempts=0,
     )
 
 

@@ -155,7 +155,7 @@ def test_without_a_model_the_stand_in_says_so(agentloop: Run) -> None:
     assert "no language model" in ran.err
 
 
-@pytest.mark.parametrize("carrier", ["direct", "push", "rounds"])
+@pytest.mark.parametrize("carrier", ["direct", "push", "rounds", "task"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_json_is_one_object_and_the_same_on_every_carrier(
     agentloop: Run, carrier: str, backend: str
@@ -181,7 +181,7 @@ def test_a_typed_answer_is_printed_as_json(agentloop: Run, folder: Path) -> None
     assert (ran.code, json.loads(ran.out)) == (0, {"number": 42})
 
 
-@pytest.mark.parametrize("carrier", ["direct", "push", "rounds"])
+@pytest.mark.parametrize("carrier", ["direct", "push", "rounds", "task"])
 def test_a_run_that_ends_on_a_limit_exits_3_with_what_it_has(agentloop: Run, carrier: str) -> None:
     ran = agentloop(
         *("run", "agents.py:plain", "hi", "--provider", "scripted:looks.json"),
@@ -192,7 +192,7 @@ def test_a_run_that_ends_on_a_limit_exits_3_with_what_it_has(agentloop: Run, car
     assert "agentloop: agent 'plain' stopped with 'steps'" in ran.err
 
 
-@pytest.mark.parametrize("carrier", ["direct", "push", "rounds"])
+@pytest.mark.parametrize("carrier", ["direct", "push", "rounds", "task"])
 def test_a_run_that_fails_exits_1_with_what_it_has(agentloop: Run, carrier: str) -> None:
     ran = agentloop(
         *("run", "agents.py:plain", "hi", "--provider", "scripted:short.json", "--json"),
@@ -227,7 +227,7 @@ def test_a_denial_is_the_same_on_every_carrier(agentloop: Run, folder: Path) -> 
         "from agentloop_providers import ScriptedProvider\n"
         "agent = Agent('denied', provider=ScriptedProvider(DeniedError('Not now.'), repeat=True))\n"
     )
-    for carrier in ("direct", "push", "rounds"):
+    for carrier in ("direct", "push", "rounds", "task"):
         ran = agentloop("run", "denied.py:agent", "hi", "--json", "--carrier", carrier)
         result = json.loads(ran.out)
         assert (ran.code, result["stop"]) == (1, "denied")
@@ -252,7 +252,7 @@ def test_the_agents_own_provider_answers_where_none_is_named(agentloop: Run, fol
         "from agentloop_providers import ScriptedProvider\n"
         "agent = Agent('own', provider=ScriptedProvider('Mine.', repeat=True))\n"
     )
-    for carrier in ("direct", "push", "rounds"):
+    for carrier in ("direct", "push", "rounds", "task"):
         ran = agentloop("run", "own.py:agent", "hi", "--carrier", carrier)
         assert (ran.code, ran.out) == (0, "Mine.\n")
         assert "No model is configured" not in ran.err

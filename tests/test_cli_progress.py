@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -11,14 +11,13 @@ import pytest
 from mcp_types import CreateMessageRequestParams
 
 from agentloop import Agent
-from agentloop.cli._carry import carry
 from agentloop.cli._progress import Line, Progress, plain
 from agentloop.cli._terminal import one_line, safe
+from agentloop.testing.carry import Carrier, carry
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
 
-CARRIERS = pytest.mark.parametrize("carrier", ["direct", "push", "rounds"])
-Carrier = Literal["direct", "push", "rounds"]
+CARRIERS = pytest.mark.parametrize("carrier", ["direct", "push", "rounds", "task"])
 
 
 class Editors:
@@ -48,7 +47,7 @@ async def told(provider: Any, carrier: Carrier) -> tuple[list[str], Progress]:
     lines: list[str] = []
     write: Callable[[Line], None] = lambda line: lines.append(plain(line))  # noqa: E731
     progress = Progress(write)
-    await carry(editor(), "Go.", provider=provider, carrier=carrier, progress=progress)
+    await carry(editor(), "Go.", provider=provider, carrier=carrier, on_event=progress)
     return lines, progress
 
 

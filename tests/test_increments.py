@@ -32,15 +32,26 @@ def talker() -> Agent[str]:
     return Agent("talker", "Talk.", tools=[echo], limits=Limits(steps=None, tool_calls=None))
 
 
+class Keeping(Host):
+    """Keeps a run as it was after each of its changes."""
+
+    def __init__(self, model: ScriptedProvider) -> None:
+        super().__init__(model, None)
+        self.kept: list[Run] = []
+
+    def keep(self, key: str, run: Run) -> None:
+        self.kept.append(run)
+
+
 async def stages(steps: int) -> Sequence[Run]:
     """A run of so many steps, after each of its changes; its tools answer alike."""
     agent = talker()
-    seen: list[Run] = []
     model = ScriptedProvider(*[use("echo", text=f"{n:04}") for n in range(steps - 1)], "Done.")
-    place = Place("", None, Host(model, None)).below(nesting=1)
-    driver = Driver(model, agent.tools, place, None, seen.append)
-    await driver.drive(start(agent.definition, "Go.", id="r"))
-    return seen
+    host = Keeping(model)
+    place = Place("", None, host).below(nesting=1)
+    run = start(agent.definition, "Go.", id="r")
+    await Driver(model, agent.tools, place, None, run).drive(run)
+    return host.kept
 
 
 async def test_read_back_at_any_point_it_is_the_run_as_it_was() -> None:

@@ -42,7 +42,7 @@ async def test_the_function_with_several_agents_works_on_both_carriers(
     from agentloop.testing import MockClient
     from agentloop_providers import OfflineProvider
 
-    for carrier in ("push", "rounds"):
+    for carrier in ("push", "rounds", "task"):
         async with MockClient(shown["server"], OfflineProvider(), carrier=carrier) as client:  # type: ignore[arg-type]
             result = await client.call_tool("compare", {"one": "Oslo", "other": "Rome"})
             assert not result.is_error

@@ -62,7 +62,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--carrier",
         action="append",
-        choices=("direct", "push", "rounds"),
+        choices=("direct", "push", "rounds", "task"),
         help="how asks travel to it; several are compared (default: direct)",
     )
     parser.add_argument(

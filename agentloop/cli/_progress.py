@@ -52,7 +52,6 @@ class Progress:
         self._began: dict[str, float] = {}
         self.running: dict[tuple[str, str], Running] = {}
         """What has begun, by the run's key and the tool call's id, which is empty for asks."""
-        self.latest: Run | None = None
         """The outermost run as it was last heard of."""
         self.asks = self.tool_calls = self.tokens = 0
         """What all runs together did up to now."""
@@ -97,8 +96,6 @@ class Progress:
             label = name if number == 1 else f"{name} {number}"
             self._labels[key] = f"    {label:{_NAME_WIDTH}} " if self._labels else ""
         label = self._labels[key]
-        if not label:
-            self.latest = event.run
         return [(label, "dim")] if label else []
 
     def _begin(self, key: str, call: str, write: Callable[[float], Line]) -> None:

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--carrier",
-        choices=("direct", "push", "rounds"),
+        choices=("direct", "push", "rounds", "task"),
         default="direct",
         help="how asks travel to it: direct, or through a real MCP server and client (default: "
         "%(default)s)",
@@ -91,10 +91,11 @@ def _prompt(given: str) -> str:
 async def _run(
     agent: Agent[Any], prompt: str, provider: Provider | None, options: argparse.Namespace
 ) -> RunResult[Any]:
-    from agentloop.cli._carry import carry
     from agentloop.cli._live import shown
     from agentloop.cli._terminal import remark
+    from agentloop.events import all_of
     from agentloop.replay import Recorder, Replayer
+    from agentloop.testing.carry import carry
 
     provider = provider or agent.provider
     if options.replay:
@@ -116,8 +117,7 @@ async def _run(
             prompt,
             provider=provider,
             carrier=options.carrier,
-            progress=progress,
-            sink=sink,
+            on_event=all_of(progress, sink) if sink else progress,
         )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from agentloop.errors import DefinitionError
-from agentloop.evals.carry import Carrier
 from agentloop.evals.case import Case
 from agentloop.provider import Provider, load_provider
+from agentloop.testing.carry import Carrier
 
 ProviderOf = Provider | str | Callable[[Case], Provider]
 """A provider, what ``--provider`` takes, or a function that makes one for each trial of a case:

@@ -16,13 +16,13 @@ from agentloop.branches import gather
 from agentloop.errors import DefinitionError, StateError
 from agentloop.evals.budget import Budget, Price
 from agentloop.evals.candidates import Candidate, Providers, candidates
-from agentloop.evals.carry import Carrier, carry
 from agentloop.evals.case import Case, Cases, numbered, plain
 from agentloop.evals.report import Report
 from agentloop.evals.results import Header, Results, transcript_name
 from agentloop.evals.score import Scorer, answer_of, check_expectations, named, score_all
 from agentloop.evals.trial import Key, Trial
 from agentloop.place import User
+from agentloop.testing.carry import Carrier, carry
 from agentloop.usage import Limits
 
 AgentOf = Agent[Any] | Callable[[Case], Agent[Any]]

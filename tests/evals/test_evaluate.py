@@ -14,9 +14,9 @@ from mcp_types import CreateMessageRequestParams, ElicitResult, ImageContent, Te
 from agentloop import Agent, Limits, RunResult, Stop, tool
 from agentloop.errors import BadRequestError, DefinitionError, DeniedError, StateError
 from agentloop.evals import Budget, Case, Price, Report, Score, contains, evaluate, exact
-from agentloop.evals.carry import Carrier
 from agentloop.evals.trial import Trial
 from agentloop.story import Story
+from agentloop.testing.carry import Carrier
 from agentloop.timeline import read
 from agentloop.usage import Usage
 from agentloop_providers import ScriptedProvider
@@ -154,7 +154,7 @@ async def test_an_agent_may_be_made_for_each_case() -> None:
     assert [t.answer for t in report.trials] == ["You are 1.", "You are 2.", "You are 3."]
 
 
-@pytest.mark.parametrize("carrier", ["direct", "push", "rounds"])
+@pytest.mark.parametrize("carrier", ["direct", "push", "rounds", "task"])
 async def test_every_carrier_gives_the_same(carrier: Carrier) -> None:
     report = await evaluate(
         AGENT, numbers(3), providers=Doubling(), scorers=[contains()], carriers=[carrier]
@@ -169,9 +169,9 @@ async def test_every_carrier_gives_the_same(carrier: Carrier) -> None:
 async def test_over_carriers_failures_say_what_the_provider_said() -> None:
     model = ScriptedProvider(BadRequestError("too odd"), repeat=True)
     report = await evaluate(
-        AGENT, [Case("1")], providers=model, carriers=["direct", "push", "rounds"]
+        AGENT, [Case("1")], providers=model, carriers=["direct", "push", "rounds", "task"]
     )
-    assert [(t.stop, t.error) for t in report.trials] == [(Stop.FAILED, "bad_request: too odd")] * 3
+    assert [(t.stop, t.error) for t in report.trials] == [(Stop.FAILED, "bad_request: too odd")] * 4
 
 
 async def test_pictures_go_straight_to_the_provider_or_not_at_all() -> None:
@@ -202,10 +202,10 @@ async def test_a_person_can_be_played_for_tools_that_ask() -> None:
         Agent("a", tools=[launch]),
         [Case("go")],
         providers={"script": script},
-        carriers=["direct", "push", "rounds"],
+        carriers=["direct", "push", "rounds", "task"],
         user=user,
     )
-    assert [trial.answer for trial in report.trials] == ["launched"] * 3
+    assert [trial.answer for trial in report.trials] == ["launched"] * 4
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

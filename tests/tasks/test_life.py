@@ -24,8 +24,10 @@ from pydantic import AnyHttpUrl
 
 from agentloop import Agent
 from agentloop.mcp import Tasks, mount
+from agentloop.mcp.tasks.worker import MOST_ATTEMPTS
 from agentloop.store import MemoryStore
 from agentloop.strays import left_behind
+from agentloop.task import Task, parked, released, taken
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
@@ -401,3 +403,24 @@ def test_X2_a_task_survives_the_death_of_its_server(tmp_path: Path) -> None:
             time.sleep(0.05)
     assert news["status"] == "completed"
     assert news["result"]["structuredContent"] == {"result": "echoed"}
+
+
+async def test_a_task_that_ends_every_server_that_takes_it_up_is_given_up() -> None:
+    lab, store = Lab(), MemoryStore(lease=0.05)
+    server = lab.server(store)
+    async with calling(server) as client:
+        task = await begin(client, lab)
+        for _ in range(MOST_ATTEMPTS):  # as servers would that are never heard of again
+            await store.tasks.change(task, lambda task, now: taken(task, now, lease=0))
+        found = await client.until(task, "failed")
+    assert found["status"] == "failed"
+    assert "not heard of again" in found["error"]["message"]
+
+
+async def test_each_thing_that_a_task_comes_to_gives_it_new_attempts() -> None:
+    task = Task(id="t", call="c", request={})
+    for _ in range(3):
+        task = taken(task, 0, lease=0)
+    assert task.attempts == 3
+    assert released(task).attempts == 2  # given back in good order
+    assert parked(task, 0, asks={}, state=None).attempts == 0

@@ -19,7 +19,12 @@ from agentloop.mcp.alongside import alongside
 from agentloop.mcp.handover import Running
 from agentloop.mcp.tasks.call import go_on
 from agentloop.store import Store
-from agentloop.task import Change, Task, finished, held, parked, released, renewed
+from agentloop.task import Change, Task, excused, finished, held, parked, released, renewed
+
+MOST_ATTEMPTS = 5
+"""How often a task is taken up that ends its server, or is not heard of again, each time."""
+
+_GIVEN_UP = f"Given up: {MOST_ATTEMPTS} servers began to go on with it and were not heard of again."
 
 MESSAGE_SECONDS = 1.0
 """How often what a task is doing is written down, at the most."""
@@ -160,11 +165,15 @@ class _Held:
 
     async def advance(self, server: Server[Any], lifespan: Any) -> None:
         """Let the function go on, and write down what came of it."""
+        if self._task.attempts > MOST_ATTEMPTS:
+            await insist(self._store, lambda: self.write(_failed(INTERNAL_ERROR, _GIVEN_UP)))
+            return
         try:
             running = Running(self._task, self._store)
             change = _came(await go_on(server, lifespan, running, self._note))
         except MCPError as error:
             if _is_passing(error):
+                await self.write(excused)
                 return  # the lease runs out, and somebody tries again
             change = _failed(error.code, error.message, error.data)
         except ValidationError:

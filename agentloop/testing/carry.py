@@ -16,7 +16,7 @@ from agentloop.provider import Provider
 from agentloop.result import RunResult
 from agentloop.run import Prompt, Run, Stop, fail
 
-Carrier = Literal["direct", "push", "rounds"]
+Carrier = Literal["direct", "push", "rounds", "task"]
 """How asks travel: straight to the provider, or through a real MCP server and client."""
 
 
@@ -31,7 +31,7 @@ async def carry(
 ) -> RunResult[Any]:
     """Run ``agent`` on ``prompt``.
 
-    Over ``push`` and ``rounds`` the agent is a tool of a real MCP server, and ``provider`` the
+    Over the others than ``direct`` the agent is a tool of a real MCP server, and ``provider`` the
     model of a real MCP client, both in this process. Raises :class:`DefinitionError` there for a
     prompt that is more than a text, and what ``Agent.run`` raises.
     """
@@ -88,7 +88,7 @@ async def _call(
     agent: Agent[Any],
     prompt: str,
     model: _Model,
-    carrier: Literal["push", "rounds"],
+    carrier: Literal["push", "rounds", "task"],
     listener: Sink,
     user: User | None,
 ) -> tuple[str, Stop]:
@@ -96,12 +96,16 @@ async def _call(
     from mcp import InputRequiredRoundsExceededError, MCPError
     from mcp.server import MCPServer
 
-    from agentloop.mcp import mount
+    from agentloop.mcp import Tasks, mount
     from agentloop.mcp.push import refusal
-    from agentloop.testing import MockClient
+    from agentloop.store import MemoryStore
+    from agentloop.testing.client import MockClient
 
-    server: MCPServer[Any] = MCPServer("agentloop", log_level="ERROR")
-    mount(server, agent, on_event=listener)
+    tasks = Tasks(MemoryStore())
+    server: MCPServer[Any] = MCPServer(
+        "agentloop", log_level="ERROR", extensions=[tasks], lifespan=tasks.lifespan()
+    )
+    mount(server, agent, on_event=listener, task="always")
     async with MockClient(server, model, carrier=carrier, user=user) as client:
         try:
             result = await client.call_tool(agent.name, {"prompt": prompt})
