@@ -8,5 +8,6 @@ transcript is that of a run that was never disturbed. Needs ``mcp-agentloop[dbos
 from agentloop.durable.agent import DurableAgent
 from agentloop.durable.engine import Durable
 from agentloop.durable.handle import DurableRun, RunInfo, RunState
+from agentloop.durable.operations import DurableRuns
 
-__all__ = ["Durable", "DurableAgent", "DurableRun", "RunInfo", "RunState"]
+__all__ = ["Durable", "DurableAgent", "DurableRun", "DurableRuns", "RunInfo", "RunState"]

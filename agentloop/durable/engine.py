@@ -21,9 +21,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from agentloop.agent import Agent
 from agentloop.durable.agent import DurableAgent, Setting
 from agentloop.durable.claims import Claims, claims_of
-from agentloop.durable.handle import RunInfo, RunState
+from agentloop.durable.handle import RunInfo, RunState, statuses
 from agentloop.durable.host import Abandoned, DurableHost
-from agentloop.durable.records import JSONSerializer, Order, finished
+from agentloop.durable.records import (
+    APPLICATION,
+    CANCELLED,
+    INSIDE,
+    JSONSerializer,
+    Order,
+    finished,
+    queue_of,
+)
 from agentloop.durable.replicas import Replica
 from agentloop.errors import (
     AgentLoopError,
@@ -44,9 +52,6 @@ from agentloop.strays import on_asyncio
 T = TypeVar("T")
 OutputT = TypeVar("OutputT")
 
-_INSIDE = "//"
-"""Stands between the id of a run and the place of one inside of it."""
-_CANCELLED = "agentloop.cancelled"
 _POLL_SECONDS = 0.5
 """How often queues are looked into, at least; oftener where leases are short."""
 _WAIT_SECONDS = (0.01, 1.0)
@@ -169,7 +174,7 @@ class Durable:
             "system_database_url": self._url,
             "executor_id": self._replica.id,
             # Recovery is for runs of the same version; what has changed is told run by run.
-            "application_version": "agentloop",
+            "application_version": APPLICATION,
             "serializer": JSONSerializer(),
             "log_level": "CRITICAL",
             "max_executor_threads": _THREADS,
@@ -199,7 +204,7 @@ class Durable:
         return execute
 
     def _queue_of(self, known: DurableAgent[Any]) -> str:
-        return f"{self._name}.{known.name}"
+        return queue_of(self._name, known.name)
 
     async def __aexit__(
         self,
@@ -260,7 +265,7 @@ class Durable:
         workflow = cast("Any", known.workflow)
         with SetWorkflowID(id):
             # Runs inside of others never wait in a queue: those that they are inside of hold it.
-            if known.setting.concurrency is None or _INSIDE in id:
+            if known.setting.concurrency is None or INSIDE in id:
                 await DBOS.start_workflow_async(workflow, order.to_json())
             else:
                 queue = self._queue_of(known)
@@ -295,12 +300,12 @@ class Durable:
     ) -> list[RunInfo]:
         """The latest runs, the newest first; those inside of others are not listed."""
         names = agent or list(self._agents)
-        wanted = {"status": _statuses(state), "name": names, "sort_desc": True, "limit": limit}
+        wanted = {"status": statuses(state), "name": names, "sort_desc": True, "limit": limit}
         found: list[RunInfo] = []
         offset = 0
         while len(found) < limit:
             page = await self._list(**wanted, offset=offset)
-            found += [RunInfo.of(each) for each in page if _INSIDE not in each.workflow_id]
+            found += [RunInfo.of(each) for each in page if INSIDE not in each.workflow_id]
             if len(page) < limit:
                 break
             offset += limit
@@ -311,7 +316,7 @@ class Durable:
         await self._status(id)
         ids = [id, *await self._inside(id)]
         for each in ids:  # said first, so that nobody takes over what is being cancelled
-            await outside(DBOS.update_workflow_attributes_async(each, {_CANCELLED: True}))
+            await outside(DBOS.update_workflow_attributes_async(each, {CANCELLED: True}))
         await outside(DBOS.cancel_workflows_async(ids))
 
     async def forget(self, *, older_than: float) -> int:
@@ -319,7 +324,7 @@ class Durable:
         before = datetime.fromtimestamp(time.time() - older_than, UTC).isoformat()
         found = await self._list(status=_OVER, name=list(self._agents), completed_before=before)
         # Those inside of others go with them: a run that goes on may need what they gave.
-        old = [each.workflow_id for each in found if _INSIDE not in each.workflow_id]
+        old = [each.workflow_id for each in found if INSIDE not in each.workflow_id]
         for id in old:
             ids = [id, *await self._inside(id)]
             await outside(DBOS.delete_workflows_async(ids))
@@ -328,7 +333,7 @@ class Durable:
         return len(old)
 
     async def _inside(self, id: str) -> list[str]:
-        found = await self._list(workflow_id_prefix=id + _INSIDE)
+        found = await self._list(workflow_id_prefix=id + INSIDE)
         return [status.workflow_id for status in found]
 
     async def _status(self, id: str) -> WorkflowStatus:
@@ -353,7 +358,7 @@ class Durable:
         id, task = DBOS.workflow_id, asyncio.current_task()
         assert id is not None
         assert task is not None
-        last = _Phase.FINISHING if _INSIDE in id else _Phase.OPEN
+        last = _Phase.FINISHING if INSIDE in id else _Phase.OPEN
         if self._phase > last:
             raise asyncio.CancelledError  # for another process
         execution = self._executions[id] = _Execution(id, task)
@@ -429,7 +434,7 @@ class Durable:
         known = self._agents.get(run.definition.name)
         if known is None or known.agent.definition.digest != run.definition.digest:
             return None
-        inner = f"{id}{_INSIDE}{place.key}"
+        inner = f"{id}{INSIDE}{place.key}"
         try:
             await self.launch(known, inner, Order(run=run, nesting=place.nesting - 1))
             return finished(await self.outcome(inner), run.definition)
@@ -482,7 +487,7 @@ class Durable:
                 continue  # forgotten meanwhile
             # To resume a run brings it back even if it was cancelled in this very moment.
             again = await self._list(workflow_ids=ids)
-            cancelled = [s.workflow_id for s in again if (s.attributes or {}).get(_CANCELLED)]
+            cancelled = [s.workflow_id for s in again if (s.attributes or {}).get(CANCELLED)]
             if cancelled:
                 await outside(DBOS.cancel_workflows_async(cancelled))
 
@@ -521,14 +526,3 @@ def _destroy() -> None:
 def _raised(status: WorkflowStatus) -> Exception:
     error = status.error
     return error if isinstance(error, AgentLoopError) else AgentLoopError(str(error))
-
-
-def _statuses(state: RunState | None) -> list[str] | None:
-    return {
-        None: None,
-        RunState.QUEUED: ["ENQUEUED", "DELAYED"],
-        RunState.RUNNING: ["PENDING"],
-        RunState.ENDED: ["SUCCESS"],
-        RunState.FAILED: ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
-        RunState.CANCELLED: ["CANCELLED"],
-    }[state]
