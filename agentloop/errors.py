@@ -7,7 +7,8 @@
     ├── StoreError           a store did not do what it was asked to
     │   ├── UnknownRoundError
     │   ├── StaleOwnerError  somebody else goes on with it by now
-    │   └── TaskEndedError
+    │   ├── TaskEndedError
+    │   └── TooManyTasksError
     ├── RunStopped           a run ended without what the caller wanted from it; carries the result
     └── ProviderError        a provider could not answer an ask
         ├── AuthenticationError
@@ -97,6 +98,12 @@ class TaskEndedError(StoreError):
     """The task has ended, so nothing can be done to it any more."""
 
     code = "task_ended"
+
+
+class TooManyTasksError(StoreError):
+    """As many tasks are open already as there may be."""
+
+    code = "too_many_tasks"
 
 
 class RunCancelled(AgentLoopError):

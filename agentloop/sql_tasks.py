@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from agentloop.errors import StoreError
 from agentloop.log import log
-from agentloop.task import CONDITIONS, Change, Status, Task, condition, taken
+from agentloop.task import CONDITIONS, Change, Most, Status, Task, condition, taken
 
 T = TypeVar("T")
 
@@ -47,14 +47,20 @@ class SQLTasks:
         self._do = do
         self._now = now
 
-    async def create(self, task: Task) -> Task:
+    async def create(self, task: Task, *, most: Most | None = None) -> Task:
         def work(connection: Connection) -> Task:
             now = self._now(connection)
             new = replace(task, created=now, updated=now)
             _run(connection, _SWEEP, {"now": now})
-            if _run(connection, _INSERT, {**_columns(new), "call": new.call}).rowcount == 1:
-                return new
-            return _task(_run(connection, _OF_CALL, {"call": task.call}).one().body)
+            if most is not None:
+                _take_turns(connection, _CREATING)
+            if _run(connection, _INSERT, {**_columns(new), "call": new.call}).rowcount != 1:
+                return _task(_run(connection, _OF_CALL, {"call": task.call}).one().body)
+            if most is not None:  # what it raises takes the new task back
+                open_tasks = _run(connection, _OPEN, {"principal": task.principal}).one()
+                mine = 0 if task.principal is None else open_tasks.of_principal - 1
+                most.check(in_all=open_tasks.in_all - 1, of_principal=mine)
+            return new
 
         return await self._do(work)
 
@@ -82,7 +88,7 @@ class SQLTasks:
             query = _WAITING
             if per_principal is not None:
                 query = _WAITING_FAIRLY
-                _take_turns(connection)
+                _take_turns(connection, _TAKING)
             values = {"now": now, "most": per_principal, "never": now + lease * 10}
             query = _locking(connection, query, skip=True)
             while (row := _run(connection, query, values).one_or_none()) is not None:
@@ -163,7 +169,13 @@ _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     ORDER BY created DESC, id DESC LIMIT :limit"""
 _COUNT = f"""SELECT status, leased_until > :now AS held, count(*) AS number
     FROM agentloop_tasks WHERE {_ALIVE} GROUP BY 1, 2"""
+_OPEN = """SELECT count(*) AS in_all,
+    count(CASE WHEN principal = CAST(:principal AS VARCHAR) THEN 1 END) AS of_principal
+    FROM agentloop_tasks WHERE status IN ('working', 'input_required')"""
 _SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"
+
+_TAKING, _CREATING = 7311840276, 7311840277
+"""The locks of those that count tasks and then change what they counted."""
 
 
 def _locking(connection: Connection, query: str, *, skip: bool = False) -> str:
@@ -173,10 +185,10 @@ def _locking(connection: Connection, query: str, *, skip: bool = False) -> str:
     return f"{query} FOR UPDATE SKIP LOCKED" if skip else f"{query} FOR UPDATE"
 
 
-def _take_turns(connection: Connection) -> None:
-    """Let no other take count what this one is about to change."""
+def _take_turns(connection: Connection, lock: int) -> None:
+    """Let no other transaction count what this one is about to change; SQLite does so anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(7311840276)"))
+        _run(connection, "SELECT pg_advisory_xact_lock(:lock)", {"lock": lock})
 
 
 def _changed(connection: Connection, task: Task | None, change: Change, now: float) -> Task | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from agentloop.errors import StaleOwnerError, StoreError, TaskEndedError
+from agentloop.errors import StaleOwnerError, StoreError, TaskEndedError, TooManyTasksError
 
 RECORD_VERSION = 1
 
@@ -242,6 +242,24 @@ def cancelled(task: Task, now: float, *, message: str = "") -> Task:
 # --- where tasks are kept ----------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Most:
+    """How many tasks may be open, which is to say not at their end, before one more is refused."""
+
+    in_all: int | None = None
+    per_principal: int | None = None
+    """For tasks with a principal; where nobody is authenticated, nobody can be told apart."""
+
+    def check(self, *, in_all: int, of_principal: int) -> None:
+        """Raises :class:`TooManyTasksError` where so many open tasks leave no room for another."""
+        if self.per_principal is not None and of_principal >= self.per_principal:
+            raise TooManyTasksError(
+                f"the caller has {of_principal} open tasks, which is as many as one may have"
+            )
+        if self.in_all is not None and in_all >= self.in_all:
+            raise TooManyTasksError(f"{in_all} tasks are open, which is as many as there may be")
+
+
 class Change(Protocol):
     """What is to become of a task; ``now`` is the time by the store's clock."""
 
@@ -254,10 +272,11 @@ class TaskStore(Protocol):
     Every method may raise :class:`StoreError`, and then did nothing.
     """
 
-    async def create(self, task: Task) -> Task:
+    async def create(self, task: Task, *, most: Most | None = None) -> Task:
         """Keep a new task; gives it with its times.
 
-        Where a task of the same ``call`` is kept already, gives that one.
+        Where a task of the same ``call`` is kept already, gives that one. Raises
+        :class:`TooManyTasksError` for a new one that there is no room for.
         """
         ...
 
@@ -306,10 +325,14 @@ class MemoryTasks:
         self._tasks: dict[str, Task] = {}
         self._of_call: dict[str, str] = {}
 
-    async def create(self, task: Task) -> Task:
+    async def create(self, task: Task, *, most: Most | None = None) -> Task:
         await self.sweep()
         if (known := self._of_call.get(task.call)) is not None:
             return self._tasks[known]
+        if most is not None:
+            theirs = [each.principal for each in self._tasks.values() if not each.status.final]
+            mine = 0 if task.principal is None else theirs.count(task.principal)
+            most.check(in_all=len(theirs), of_principal=mine)
         now = _now()
         task = self._tasks[task.id] = replace(task, created=now, updated=now)
         self._of_call[task.call] = task.id

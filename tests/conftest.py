@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +35,23 @@ def postgres() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed")
     with running() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Any]:
+    """Forks servers; it loads everything, so it is started where it is used."""
+    from tests.faults.servers import zygote
+
+    with zygote() as process:
+        yield process
+
+
+@pytest.fixture
+def host(zygote: Any) -> Iterator[Any]:
+    """Starts servers that kill themselves, and ends those that are left."""
+    from tests.faults.servers import Host
+
+    host = Host(zygote)
+    yield host
+    host.clear()
+    host.client.close()

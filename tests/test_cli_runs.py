@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+import sqlalchemy
 from mcp.server.mcpserver import MCPServer
 
 from agentloop import Agent
 from agentloop.cli import main
 from agentloop.cli._longruns import TaskRun
+from agentloop.errors import RunCancelled
 from agentloop.mcp import Tasks, mount
-from agentloop.sql_store import SQLiteStore
+from agentloop.sql_store import SQLiteStore, SQLStore
 from agentloop.task import Status, Task, finished, parked
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
@@ -56,9 +65,9 @@ def test_list_shows_what_there_is_and_counts_it(store: Path, capsys: Any) -> Non
     assert main(["runs", "--store", str(store), "list"]) == 0
     out = capsys.readouterr().out
     rows = {line.split()[0]: line for line in out.splitlines()[1:-1]}
-    assert "input_required" in rows["id-0"]
+    assert "waiting" in rows["id-0"]
     assert "completed" in rows["id-1"]
-    assert "working" in rows["id-2"]
+    assert "queued" in rows["id-2"]
     assert out.splitlines()[-1] == "1 queued, 1 waiting, 1 completed"
 
 
@@ -105,6 +114,7 @@ def test_resume_takes_a_run_from_whoever_has_it(store: Path) -> None:
         (["--store", "{store}", "show", "none"], "there is no run 'none'"),
         (["--store", "{store}", "show", "id-"], "3 runs have ids that begin with 'id-'"),
         (["--store", "{store}", "list", "--state", "lost"], "there is no state 'lost'"),
+        (["--store", "{store}", "list", "--limit", "0"], "--limit 0 is not 1 or more"),
     ],
 )
 def test_mistakes_are_one_clear_line(
@@ -147,3 +157,132 @@ async def test_a_cancelled_run_stops_where_it_runs(tmp_path: Path) -> None:
         with anyio.fail_after(2):
             await stopped.wait()
     await store.close()
+
+
+# --- durable runs --------------------------------------------------------------------------------
+
+
+class Gate:
+    """Holds tools in the middle of their runs until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = anyio.Event(), anyio.Event()
+
+
+def durable_agent(url: str, gate: Gate) -> Any:
+    """A durable agent whose tool waits at the gate, and the engine to enter."""
+    durable = pytest.importorskip("agentloop.durable").Durable(url, lease=0.6)
+
+    async def wait() -> str:
+        """Wait."""
+        gate.reached.set()
+        await gate.opened.wait()
+        return "passed"
+
+    def model(request: Any) -> Any:
+        asked = sum(message.role == "assistant" for message in request.messages)
+        return "Done." if asked else use("wait")
+
+    provider = ScriptedProvider(model, repeat=True)
+    return durable, durable.agent(Agent("waiter", tools=[wait]), provider=provider)
+
+
+async def operated(store: str, *arguments: str) -> tuple[int, str]:
+    """``agentloop runs`` beside this event loop: how it ended, and all that it said."""
+
+    def execute() -> tuple[int, str]:
+        # Not pytest's capture: the engine's log keeps the stream that it finds for good.
+        with redirect_stdout(StringIO()) as said, redirect_stderr(said):
+            return main(["runs", "--store", store, *arguments]), said.getvalue()
+
+    return await anyio.to_thread.run_sync(execute)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/both.db"
+    server = sqlalchemy.make_url(request.getfixturevalue("postgres"))
+    engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("CREATE DATABASE operated"))
+    engine.dispose()
+    return server.set(database="operated").render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.timeout(60)
+async def test_durable_runs_are_seen_and_steered_beside_tasks(database: str) -> None:
+    gate = Gate()
+    durable, waiter = durable_agent(database, gate)
+    store = SQLStore(database)
+    await store.tasks.create(replace(task(0), id="beside"))
+    await store.close()
+    async with durable:
+        kept = await waiter.start("Wait.", id="kept")
+        await gate.reached.wait()
+        dropped = await waiter.start("Wait.", id="dropped")
+        code, out = await operated(database, "list")
+        rows = {line.split()[0]: line for line in out.splitlines()[1:-1]}
+        assert code == 0
+        assert "durable" in rows["kept"]
+        assert "waiter" in rows["kept"]
+        assert "running" in rows["kept"]
+        assert "task" in rows["beside"]
+        assert out.splitlines()[-1] == "1 queued, 2 running"
+        assert await operated(database, "cancel", "drop") == (0, "cancelled: dropped\n")
+        with pytest.raises(RunCancelled):
+            await dropped.result()
+        for verb in ("cancel", "resume"):
+            code, told = await operated(database, verb, "dropped")
+            assert (code, told) == (1, "agentloop: the run has ended already: it is cancelled\n")
+        gate.opened.set()
+        assert (await kept.result()).text == "Done."
+    code, out = await operated(database, "list", "--state", "completed", "--json")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["kept"]
+    code, out = await operated(database, "show", "kept")
+    shown = json.loads(out)
+    assert shown["state"] == "completed"
+    assert shown["order"]["run"]["messages"][0]["content"][0]["text"] == "Wait."
+    assert [step["error"] for step in shown["steps"]] == [None] * len(shown["steps"])
+    assert "Done." in json.dumps(shown["result"])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.timeout(60)
+async def test_a_durable_run_is_resumed_while_its_process_does_not_get_on(
+    tmp_path: Path,
+) -> None:
+    gate = Gate()
+    url = f"sqlite:///{tmp_path}/runs.db"
+    durable, waiter = durable_agent(url, gate)
+    async with durable:
+        run = await waiter.start("Wait.", id="stuck")
+        await gate.reached.wait()
+        gate.reached = anyio.Event()
+        assert await operated(url, "resume", "stuck") == (
+            0,
+            "free to be taken up: stuck\n",
+        )
+        with anyio.fail_after(20):
+            await gate.reached.wait()  # it is worked on once more, from where it was
+        gate.opened.set()
+        assert (await run.result()).text == "Done."
+
+
+def test_without_the_engine_tasks_are_seen_as_long_as_there_are_no_durable_runs(
+    store: Path,
+) -> None:
+    hidden = "import sys; sys.modules['dbos'] = None; from agentloop.cli import main; "
+    listing = f"{hidden}sys.exit(main(['runs', '--store', {str(store)!r}, 'list']))"
+    command = [sys.executable, "-c", listing]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 queued, 1 waiting, 1 completed" in done.stdout
+    with sqlite3.connect(store) as connection:  # the engine's table
+        connection.execute("CREATE TABLE workflow_status (workflow_uuid TEXT)")
+    connection.close()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "this store holds durable runs: pip install 'mcp-agentloop[dbos]'" in line

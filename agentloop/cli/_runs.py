@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agentloop.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from agentloop.cli._longruns import LongRun, LongRuns
+    from agentloop.cli._longruns import AllRuns, LongRun
 
 SUMMARY = "list, show, cancel and resume long runs: tasks and durable runs of a store"
 
@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="the latest runs, the newest first, and counts")
-    listing.add_argument("--state", help="only those in this state")
+    listing.add_argument(
+        "--state",
+        help="only those that are queued, running, waiting, completed, failed or cancelled",
+    )
     listing.add_argument("--limit", type=int, default=20, help="how many (default: %(default)s)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     listing.set_defaults(verb=_list)
@@ -55,12 +58,12 @@ def execute(options: argparse.Namespace) -> int:
 async def _execute(options: argparse.Namespace) -> None:
     from agentloop.cli._longruns import opened
 
-    verb: Callable[[LongRuns, argparse.Namespace], Awaitable[None]] = options.verb
+    verb: Callable[[AllRuns, argparse.Namespace], Awaitable[None]] = options.verb
     async with opened(options.store) as runs:
         await verb(runs, options)
 
 
-async def _list(runs: LongRuns, options: argparse.Namespace) -> None:
+async def _list(runs: AllRuns, options: argparse.Namespace) -> None:
     found = await runs.list(options.state, options.limit)
     if options.json:
         for run in found:
@@ -83,17 +86,17 @@ def _row(run: LongRun) -> tuple[str, ...]:
     return (run.id, run.kind, what, run.state, _age(time.time() - run.created), message)
 
 
-async def _show(runs: LongRuns, options: argparse.Namespace) -> None:
+async def _show(runs: AllRuns, options: argparse.Namespace) -> None:
     print(json.dumps(await (await runs.find(options.id)).details(), indent=2, ensure_ascii=False))
 
 
-async def _cancel(runs: LongRuns, options: argparse.Namespace) -> None:
+async def _cancel(runs: AllRuns, options: argparse.Namespace) -> None:
     run = await runs.find(options.id)
     await run.cancel()
     print(f"cancelled: {run.id}")
 
 
-async def _resume(runs: LongRuns, options: argparse.Namespace) -> None:
+async def _resume(runs: AllRuns, options: argparse.Namespace) -> None:
     run = await runs.find(options.id)
     await run.resume()
     print(f"free to be taken up: {run.id}")

@@ -9,5 +9,6 @@ from agentloop.durable.agent import DurableAgent
 from agentloop.durable.engine import Durable
 from agentloop.durable.handle import DurableRun
 from agentloop.durable.info import RunInfo, RunState
+from agentloop.durable.operations import DurableRuns
 
-__all__ = ["Durable", "DurableAgent", "DurableRun", "RunInfo", "RunState"]
+__all__ = ["Durable", "DurableAgent", "DurableRun", "DurableRuns", "RunInfo", "RunState"]

@@ -17,7 +17,7 @@ from agentloop.durable.agent import DurableAgent
 from agentloop.durable.executions import Executions, Phase
 from agentloop.durable.info import RunInfo, RunState
 from agentloop.durable.known import Known, Setting
-from agentloop.durable.records import JSONSerializer
+from agentloop.durable.records import APPLICATION, JSONSerializer, queue_of
 from agentloop.durable.replicas import Replica
 from agentloop.durable.runs import Runs
 from agentloop.durable.takeover import Takeover
@@ -108,7 +108,7 @@ class Durable:
                 "a run is known by the name of its agent"
             )
         if known is None:
-            queue = f"{self._name}.{agent.name}"
+            queue = queue_of(self._name, agent.name)
             known = self._agents[agent.name] = Known(agent, setting, queue)
             own = agent.provider or setting.own
             inside = Setting(
@@ -155,7 +155,7 @@ class Durable:
             "system_database_url": self._url,
             "executor_id": self._replica.id,
             # Recovery is for runs of the same version; what has changed is told run by run.
-            "application_version": "agentloop",
+            "application_version": APPLICATION,
             "serializer": JSONSerializer(),
             "log_level": "CRITICAL",
             "max_executor_threads": _THREADS,

@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from agentloop.durable.claims import Claims
 from agentloop.durable.host import Abandoned, DurableHost
 from agentloop.durable.known import Known
-from agentloop.durable.records import Order, finished
-from agentloop.durable.runs import INSIDE, OVER, Runs
+from agentloop.durable.records import INSIDE, Order, finished
+from agentloop.durable.runs import OVER, Runs
 from agentloop.errors import AgentLoopError, RunCancelled, StoreError, first_of
 from agentloop.log import log
 from agentloop.place import HERE, Place

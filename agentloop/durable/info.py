@@ -37,7 +37,7 @@ class RunInfo:
         return cls(
             id=status.workflow_id,
             agent=status.name,
-            state=_STATES.get(status.status, RunState.FAILED),
+            state=state_of(status.status),
             created=(status.created_at or 0) / 1000,
             replica=status.executor_id,
         )
@@ -49,4 +49,16 @@ _STATES = {
     "PENDING": RunState.RUNNING,
     "SUCCESS": RunState.ENDED,
     "CANCELLED": RunState.CANCELLED,
+    "ERROR": RunState.FAILED,
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": RunState.FAILED,
 }
+
+
+def state_of(status: str) -> RunState:
+    """The state that the engine calls ``status``."""
+    return _STATES.get(status, RunState.FAILED)
+
+
+def statuses(state: RunState | None) -> list[str] | None:
+    """What the engine calls ``state``; None for any."""
+    return None if state is None else [name for name, own in _STATES.items() if own is state]

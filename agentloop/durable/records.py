@@ -15,6 +15,17 @@ from agentloop.run import Run
 from agentloop.usage import Limits
 
 VERSION = 1
+APPLICATION = "agentloop"
+"""What all runs here say that they are a version of, whichever program they are of."""
+CANCELLED = "agentloop.cancelled"
+"""Marks a run that is to be cancelled, so that nobody takes it over meanwhile."""
+INSIDE = "//"
+"""Stands between the id of a run and the place of one inside of it."""
+
+
+def queue_of(program: str, agent: str) -> str:
+    """The queue that the processes of ``program`` take runs of ``agent`` from."""
+    return f"{program}.{agent}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,20 +13,16 @@ from dbos import DBOS, SetWorkflowID, WorkflowStatus
 from dbos import error as dbos_errors
 
 from agentloop.durable.claims import claims_of
-from agentloop.durable.info import RunInfo, RunState
+from agentloop.durable.info import RunInfo, RunState, statuses
 from agentloop.durable.known import Known
-from agentloop.durable.records import Order
+from agentloop.durable.records import CANCELLED, INSIDE, Order
 from agentloop.errors import DefinitionError, StateError
 from agentloop.log import log
 from agentloop.store import Store
 
 T = TypeVar("T")
 
-INSIDE = "//"
-"""Stands between the id of a run and the place of one inside of it."""
 OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
-
-_CANCELLED = "agentloop.cancelled"
 
 
 class Runs:
@@ -67,7 +63,7 @@ class Runs:
     ) -> list[RunInfo]:
         """The latest runs, the newest first; those inside of others are not listed."""
         names = agent or list(self._agents)
-        wanted = {"status": _statuses(state), "name": names, "sort_desc": True, "limit": limit}
+        wanted = {"status": statuses(state), "name": names, "sort_desc": True, "limit": limit}
         found: list[RunInfo] = []
         offset = 0
         while len(found) < limit:
@@ -83,7 +79,7 @@ class Runs:
         await self.status(id)
         ids = [id, *await self._inside(id)]
         for each in ids:  # said first, so that nobody takes over what is being cancelled
-            await outside(DBOS.update_workflow_attributes_async(each, {_CANCELLED: True}))
+            await outside(DBOS.update_workflow_attributes_async(each, {CANCELLED: True}))
         await outside(DBOS.cancel_workflows_async(ids))
 
     async def forget(self, *, older_than: float) -> int:
@@ -130,7 +126,7 @@ class Runs:
                 continue  # forgotten meanwhile
             # To resume a run brings it back even if it was cancelled in this very moment.
             again = await self.find(workflow_ids=ids)
-            cancelled = [s.workflow_id for s in again if (s.attributes or {}).get(_CANCELLED)]
+            cancelled = [s.workflow_id for s in again if (s.attributes or {}).get(CANCELLED)]
             if cancelled:
                 await outside(DBOS.cancel_workflows_async(cancelled))
 
@@ -143,13 +139,3 @@ async def outside(work: Coroutine[Any, Any, T]) -> T:
     """Await ``work`` as code that is in no workflow: the engine counts what is done inside."""
     return await Context().run(asyncio.create_task, work)
 
-
-def _statuses(state: RunState | None) -> list[str] | None:
-    return {
-        None: None,
-        RunState.QUEUED: ["ENQUEUED", "DELAYED"],
-        RunState.RUNNING: ["PENDING"],
-        RunState.ENDED: ["SUCCESS"],
-        RunState.FAILED: ["ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
-        RunState.CANCELLED: ["CANCELLED"],
-    }[state]

@@ -16,18 +16,18 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams, PaginatedRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from agentloop.errors import DefinitionError
+from agentloop.errors import DefinitionError, TooManyTasksError
 from agentloop.mcp.handover import EXTENSION, When
 from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.mcp.tasks.call import author_setting, low_level
 from agentloop.mcp.tasks.legacy import REVISION, LegacyTasks
 from agentloop.mcp.tasks.listen import LISTEN, Listeners
 from agentloop.mcp.tasks.modern import ModernTasks, UpdateParams
-from agentloop.mcp.tasks.wire import TaskParams
+from agentloop.mcp.tasks.wire import TaskParams, too_many_tasks
 from agentloop.mcp.tasks.worker import Worker
 from agentloop.store import Store
 from agentloop.strays import stray
-from agentloop.task import Task
+from agentloop.task import Most, Task
 
 S = TypeVar("S")
 StateT = TypeVar("StateT")
@@ -64,6 +64,8 @@ class Tasks(Extension):
         look_every: float = 1.0,
         at_once: int = 64,
         per_principal: int | None = None,
+        most: int | None = 10_000,
+        most_per_principal: int | None = 1_000,
         grace: float = 0.0,
         stream_seconds: float | None = STREAM_SECONDS,
     ) -> None:
@@ -73,12 +75,21 @@ class Tasks(Extension):
         ``poll`` seconds. A server looks every ``look_every`` seconds for tasks that others have
         left, works on ``at_once`` of them at most, and on ``per_principal`` of any one caller. When
         it stops, it goes on for ``grace`` seconds with those it works on; what is not through by
-        then is left to others, or to its next start. Clients of 2025-11-25 that wait for a result
-        over HTTP get a new stream every ``stream_seconds``, where the host has an event store.
+        then is left to others, or to its next start.
+
+        ``most`` tasks may be open in the store, and ``most_per_principal`` of any one caller that
+        the transport authenticates; a call that would become one more is refused.
+
+        Clients of 2025-11-25 that wait for a result over HTTP get a new stream every
+        ``stream_seconds``, where the host has an event store.
         """
         self._store = store
         self._tools: dict[str, When] = dict(tools or {})
         self._grace = grace
+        for name, number in (("most", most), ("most_per_principal", most_per_principal)):
+            if number is not None and number < 1:
+                raise DefinitionError(f"{name}={number!r} is not 1 or more")
+        self._most = Most(in_all=most, per_principal=most_per_principal)
         listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
         self._make_worker = lambda: Worker(
             store,
@@ -198,7 +209,10 @@ class Tasks(Extension):
             raise DefinitionError(
                 "nobody works on tasks here: give the server lifespan=tasks.lifespan()"
             )
-        task = await self._store.tasks.create(task)
+        try:
+            task = await self._store.tasks.create(task, most=self._most)
+        except TooManyTasksError as error:
+            raise too_many_tasks(error) from error
         self._look()
         return task
 

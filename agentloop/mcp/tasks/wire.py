@@ -8,9 +8,10 @@ from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
-from mcp_types import HEADER_MISMATCH, INVALID_PARAMS, InputResponse, RequestParams
+from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, InputResponse, RequestParams
 from pydantic import TypeAdapter, ValidationError
 
+from agentloop.errors import TooManyTasksError
 from agentloop.task import Status, Task
 
 _ANSWER: TypeAdapter[InputResponse] = TypeAdapter(InputResponse)
@@ -61,6 +62,11 @@ def moment(seconds: float) -> str:
 def unknown_task() -> MCPError:
     """The error for a task that is not there: it never was, it expired, or it is another's."""
     return MCPError(code=INVALID_PARAMS, message="there is no such task")
+
+
+def too_many_tasks(error: TooManyTasksError) -> MCPError:
+    """The error for a call that there is no room for as a task."""
+    return MCPError(code=INTERNAL_ERROR, message=f"{error}; call again when some have ended")
 
 
 def answers_to(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:
