@@ -74,15 +74,24 @@ def post_of(
         params["inputResponses"] = answers
     if state is not None:
         params["requestState"] = state
+    post = _post("tools/call", name, params)
+    if token:
+        post["headers"]["authorization"] = f"Bearer {token}"
+    return post
+
+
+def post_of_task(method: str, id: str, capabilities: JSON, **params: Any) -> dict[str, Any]:
+    """The arguments of ``client.post(url, ...)`` for a request about a task."""
+    return _post(method, id, {"taskId": id, **params, "_meta": envelope(capabilities)})
+
+
+def _post(method: str, name: str, params: JSON) -> dict[str, Any]:
     headers = ACCEPT | {
         "mcp-protocol-version": MODERN,
-        "mcp-method": "tools/call",
+        "mcp-method": method,
         "mcp-name": name,
     }
-    if token:
-        headers["authorization"] = f"Bearer {token}"
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    return {"content": json.dumps(body), "headers": headers}
+    return {"content": line(method, params, id=1), "headers": headers}
 
 
 async def session_of_2025(

@@ -2,11 +2,11 @@
 
 It loads everything once and then forks a server for each line of JSON that it reads:
 
-    {"store": URL, "ledger": FILE, "lease": SECONDS, "die": STEP or 0, "own": bool}
+    {"store": URL, "ledger": FILE, "lease": SECONDS, "die": STEP or 0, "own": bool, "tasks": bool}
 
 and answers with ``{"pid": ..., "port": ...}``. A server counts its steps: every event of its runs,
 every store operation before and after it is done, and every effect of a tool, before, in the
-middle and after it. At the step ``die`` it sends itself ``SIGKILL``. What tools do is in the
+middle and after it. To look whether there is something to do is no step. At the step ``die`` it sends itself ``SIGKILL``. What tools do is in the
 ledger, one line for each effect; so is every ask of its own model, if it has one.
 """
 
@@ -29,7 +29,8 @@ from mcp_types import CreateMessageRequestParams
 from agentloop import Agent, Limits, idempotency_key, tool
 from agentloop.errors import NotDone
 from agentloop.events import Event
-from agentloop.mcp import mount, seal
+from agentloop.mcp import Tasks, mount, seal
+from agentloop.mcp.handover import When
 from agentloop.meta import Reply
 from agentloop.sql_store import SQLStore
 from agentloop_providers.scripted import reply, use
@@ -76,9 +77,12 @@ class SteppingStore(SQLStore):
 
     def _transact(self, work: Any) -> Any:
         what = work.__qualname__.split(".")[1]
-        self.steps.step(f"before {what}")
+        looks = what in ("read", "take")
+        if not looks:
+            self.steps.step(f"before {what}")
         done = super()._transact(work)
-        self.steps.step(f"after {what}")
+        if what != "read" and not (looks and done is None):
+            self.steps.step(f"after {what}")
         return done
 
 
@@ -150,6 +154,8 @@ class OwnModel:
         if f"ask {asked}" in self._ledger.lines():
             blocks.reverse()
         self._ledger.note(f"ask {asked}")
+        told = [message.model_dump(mode="json", by_alias=True) for message in request.messages]
+        self._ledger.note(f"told {json.dumps(told)}")
         if blocks[0]["type"] == "text":
             return reply(blocks[0]["text"])
         return reply(*(use(b["name"], id=b["id"], **b["input"]) for b in blocks))
@@ -163,9 +169,14 @@ def serve(options: dict[str, Any]) -> None:
     store.steps = steps
     own = OwnModel(ledger) if options.get("own") else None
     server: Server[Any] = Server("victim")
+    if options.get("tasks"):
+        tasks = Tasks(store, poll=0.02, look_every=0.05)
+        server = Server("victim", lifespan=tasks.lifespan())
+        tasks.add_to(server)
     seal(server, RequestStateSecurity(keys=[KEY]))
     agent = worker(ledger, steps, options.get("pause", 0.0))
-    mount(server, agent, store=store, provider=own, on_event=steps.event)
+    task: When = "always" if options.get("tasks") else "never"
+    mount(server, agent, store=store, provider=own, on_event=steps.event, task=task)
     listener = socket.create_server(("127.0.0.1", 0))
     say({"pid": os.getpid(), "port": listener.getsockname()[1]})
     config = uvicorn.Config(
