@@ -517,8 +517,8 @@ SHORT = 0.5
 def figures_of(part: str, minutes: float) -> list[Figure]:
     """What a part measures in a process of its own."""
     command = [sys.executable, __file__, "--alone", part, "--minutes", str(minutes)]
-    # Else glibc gives each thread heaps of its own, which fill up with holes for hours; that growth
-    # would hide what this looks for. Servers whose tools work in threads are best run like this, too.
+    # Else glibc gives each thread heaps of its own, which fill up with holes for hours; that would
+    # hide what this looks for. Servers whose tools work in threads are best run like this, too.
     alone = {**os.environ, "MALLOC_ARENA_MAX": "2"}
     ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=alone)
     return json.loads(ended.stdout)

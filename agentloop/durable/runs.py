@@ -138,4 +138,3 @@ class Runs:
 async def outside(work: Coroutine[Any, Any, T]) -> T:
     """Await ``work`` as code that is in no workflow: the engine counts what is done inside."""
     return await Context().run(asyncio.create_task, work)
-

@@ -6,8 +6,9 @@ It loads everything once and then forks a server for each line of JSON that it r
 
 and answers with ``{"pid": ..., "port": ...}``. A server counts its steps: every event of its runs,
 every store operation before and after it is done, and every effect of a tool, before, in the
-middle and after it. To look whether there is something to do is no step. At the step ``die`` it sends itself ``SIGKILL``. What tools do is in the
-ledger, one line for each effect; so is every ask of its own model, if it has one.
+middle and after it. To look whether there is something to do is no step. At the step ``die`` it
+sends itself ``SIGKILL``. What tools do is in the ledger, one line for each effect; so is every ask
+of its own model, if it has one.
 """
 
 from __future__ import annotations
