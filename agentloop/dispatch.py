@@ -41,12 +41,11 @@ async def dispatch(
     Raises nothing but cancellation, and what the host raises where it cannot keep its promises;
     then ``results`` holds what finished before.
     """
-    uses = [use for use in run.messages.last.content_as_list if use.type == "tool_use"]
-    names = {use.id: f"{run.steps}.{number}" for number, use in enumerate(uses)}
-    turn = _Turn(run, place, results, sink, names, deadline)
+    turn = _Turn(run, place, results, sink, deadline)
+    numbers = _numbers(run)
     prepared: list[_Prepared] = []
     for call in calls:
-        ready = _prepare(call, toolbox)
+        ready = _prepare(call, numbers[call.id], toolbox)
         if isinstance(ready, _Prepared):
             prepared.append(ready)
         else:
@@ -65,13 +64,20 @@ async def dispatch(
             await turn.perform(ready)
 
 
+def _numbers(run: Run) -> dict[str, int]:
+    """The number of each call in its turn, by id. Ids are the model's: they may come again."""
+    uses = (use for use in run.messages.last.content_as_list if use.type == "tool_use")
+    return {use.id: number for number, use in enumerate(uses)}
+
+
 class _Prepared(NamedTuple):
     call: ToolUseContent
+    number: int
     tool: Tool
     arguments: dict[str, Any]
 
 
-def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultContent:
+def _prepare(call: ToolUseContent, number: int, toolbox: Toolbox) -> _Prepared | ToolResultContent:
     tool = toolbox.get(call.name)
     if tool is None:
         names = ", ".join(toolbox.nearest(call.name)) or "none"
@@ -79,7 +85,7 @@ def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultCo
             call.id, f"There is no tool {call.name!r}. Tools with near names: {names}."
         )
     try:
-        return _Prepared(call, tool, tool.check(call.input))
+        return _Prepared(call, number, tool, tool.check(call.input))
     except ArgumentsInvalid as error:
         return error_result(call.id, f"Not run, the arguments do not fit: {error}")
     except Exception as error:  # noqa: BLE001  a validator of the author's failed
@@ -91,8 +97,6 @@ class _Turn(NamedTuple):
     place: Place
     results: dict[str, ToolResultContent]
     sink: Sink | None
-    names: dict[str, str]
-    """The name of each call's place, by id. Ids are the model's: they may come again later."""
     deadline: float
 
     async def perform_all(self, queue: Iterator[_Prepared]) -> None:
@@ -102,22 +106,25 @@ class _Turn(NamedTuple):
 
     async def perform(self, ready: _Prepared) -> None:
         """Run one call to its result."""
-        call = ready.call
+        call, run, host = ready.call, self.run, self.place.host
         began = time.monotonic()
-        tell(self.sink, ToolStarted(self.run, self.place.key, call))
-        here = self.place.below(self.names[call.id])
-        here.token = f"{self.run.id}:{here.key}"
-        effect = Effect(ready.tool, here.token, call.id, ready.arguments)
+        tell(self.sink, ToolStarted(run, self.place.key, call))
+        here = self.place.below(f"{run.steps}.{ready.number}")
+        here.token = f"{run.id}:{here.key}"
         try:
-            result = await self.place.host.call(effect, partial(self._come_to, ready, here, effect))
+            if host.wraps_calls or not ready.tool.plain:
+                effect = Effect(ready.tool, here.token, call.id, ready.arguments)
+                result = await host.call(effect, partial(self._come_to, ready, here, effect))
+            else:
+                result = await self._see_through(ready, here)
         finally:
             here.leave()
         self.answer(call, result, time.monotonic() - began)
 
     async def _come_to(self, ready: _Prepared, here: Place, effect: Effect) -> ToolResultContent:
-        """Run a call, unless it is too late for it or it is refused."""
-        if time.monotonic() >= self.deadline:
-            return error_result(effect.id, "Not run: the time is up.")
+        """Run a call, unless it is refused, or it was run before."""
+        if time.monotonic() >= self.deadline:  # nobody is asked for nothing
+            return _too_late(ready)
         if ready.tool.approve and (no := await self._refusal(ready, here)):
             return error_result(effect.id, no)
         if ready.tool.guarded:
@@ -130,6 +137,8 @@ class _Turn(NamedTuple):
 
     async def _see_through(self, ready: _Prepared, here: Place) -> ToolResultContent:
         tool, began = ready.tool, time.monotonic()
+        if began >= self.deadline:
+            return _too_late(ready)
         patience = min(tool.timeout or math.inf, self.deadline - began)
         errand = _start(ready, here)
         try:
@@ -148,6 +157,10 @@ class _Turn(NamedTuple):
         """Note the result of ``call``."""
         self.results[call.id] = result
         tell(self.sink, ToolEnded(self.run, self.place.key, call, result, seconds))
+
+
+def _too_late(ready: _Prepared) -> ToolResultContent:
+    return error_result(ready.call.id, "Not run: the time is up.")
 
 
 def _start(ready: _Prepared, here: Place) -> Stray:

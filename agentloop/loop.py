@@ -122,7 +122,8 @@ class Driver:
         patience = math.inf if limits.seconds is None else limits.seconds - run.seconds
         results: dict[str, ToolResultContent] = {}
         try:
-            await self.place.host.before_calls()
+            if self.place.host.suspends:
+                await self.place.host.before_calls()
             await dispatch(
                 calls,
                 self.toolbox,

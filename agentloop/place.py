@@ -45,6 +45,10 @@ class Host:
 
     suspends = False
     """Whether runs may be parked and the function entered again."""
+    wraps_calls = False
+    """Whether :meth:`call` does more than perform."""
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Seconds on the clock by which runs here count theirs; only differences mean anything."""
 
     def __init__(
         self, provider: Provider | None, sink: Sink | None, user: User | None = None
@@ -66,10 +70,6 @@ class Host:
     def begin(self, place: Place) -> tuple[str, float]:
         """The id of a run that begins at ``place``, and the time, in seconds since the epoch."""
         return secrets.token_hex(8), time.time()
-
-    def clock(self) -> float:
-        """Seconds on the clock by which runs here count theirs; only differences mean anything."""
-        return time.monotonic()
 
     def resume(self, place: Place, run: Run) -> Run | None:
         """What was kept of ``run``, which is about to begin at ``place``; None where nothing was.

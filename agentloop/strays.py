@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
+from types import coroutine
 from typing import Any
 
 import anyio
@@ -35,8 +36,11 @@ def stray(work: Work, *, after: float = 0.0) -> Stray:
 
 
 def on_asyncio() -> bool:
-    """Whether the event loop here is asyncio's, not trio's."""
-    return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+    """Whether the event loop here is asyncio's, not trio's; called in a task."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no event loop of asyncio's runs here
+        return False
 
 
 def told_to_stop() -> bool:
@@ -49,10 +53,13 @@ class Stray(ABC):
     """Work in a task of its own. Once it ``ended``, it was ``cancelled``, or has an ``error``,
     which may be any exception, ``SystemExit`` included, or else a ``value``."""
 
-    ended = False
-    cancelled = False
-    error: BaseException | None = None
-    value: Any = None
+    __slots__ = ("cancelled", "ended", "error", "value")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.cancelled = False
+        self.error: BaseException | None = None
+        self.value: Any = None
 
     @abstractmethod
     async def wait(self, seconds: float) -> bool:
@@ -81,7 +88,10 @@ class Stray(ABC):
 
 
 class _AsyncioStray(Stray):
+    __slots__ = ("_begun", "_handle", "_loop", "_waiter")
+
     def __init__(self, work: Work, after: float) -> None:
+        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._begun = False
         self._waiter: asyncio.Future[None] | None = None
@@ -89,7 +99,7 @@ class _AsyncioStray(Stray):
         if after:
             self._handle = self._loop.call_later(after, self._start, work)
         else:
-            self._start(work)
+            self._handle = self._loop.create_task(self._go(work))
 
     def _start(self, work: Work) -> None:
         self._handle = self._loop.create_task(self._go(work))
@@ -108,7 +118,7 @@ class _AsyncioStray(Stray):
 
     async def wait(self, seconds: float) -> bool:
         if not self.ended:
-            await asyncio.sleep(0)  # most work ends in this one turn of the loop: no timer then
+            await _one_turn()  # most work ends in this one turn of the loop: no timer then
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
@@ -127,6 +137,11 @@ class _AsyncioStray(Stray):
             self._end()
 
 
+@coroutine
+def _one_turn() -> Generator[None]:
+    yield
+
+
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -135,6 +150,8 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 class _TrioStray(Stray):
     def __init__(self, work: Work, after: float) -> None:
         import trio
+
+        super().__init__()
 
         self._trio = trio
         self._over = trio.Event()
