@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import anyio
 from mcp_types import ToolResultContent, ToolUseContent
 
+from agentloop.alarm import Alarm
 from agentloop.errors import AgentLoopError, ToolError, where
 from agentloop.events import Sink, ToolEnded, ToolStarted, tell
 from agentloop.log import log
@@ -53,7 +54,7 @@ async def dispatch(
             turn.answer(call, ready, 0.0)
     together = [ready for ready in prepared if not ready.tool.exclusive]
     if len(together) == 1:
-        await turn.perform(together[0])
+        await turn.perform(together[0], turn.alarm)
     elif together:
         queue = iter(together)
         async with anyio.create_task_group() as group:
@@ -61,7 +62,7 @@ async def dispatch(
                 group.start_soon(turn.perform_all, queue)
     for ready in prepared:
         if ready.tool.exclusive:
-            await turn.perform(ready)
+            await turn.perform(ready, turn.alarm)
 
 
 def _numbers(run: Run) -> dict[str, int]:
@@ -99,12 +100,17 @@ class _Turn(NamedTuple):
     sink: Sink | None
     deadline: float
 
+    @property
+    def alarm(self) -> Alarm | None:
+        """The run's own, which asks nothing while its calls run: for one call at a time."""
+        return self.place.patience.alarm if self.place.patience else None
+
     async def perform_all(self, queue: Iterator[_Prepared]) -> None:
         """Run one call after the other, as long as there are any."""
         for ready in queue:
             await self.perform(ready)
 
-    async def perform(self, ready: _Prepared) -> None:
+    async def perform(self, ready: _Prepared, alarm: Alarm | None = None) -> None:
         """Run one call to its result."""
         call, run, host = ready.call, self.run, self.place.host
         began = time.monotonic()
@@ -116,7 +122,7 @@ class _Turn(NamedTuple):
                 effect = Effect(ready.tool, here.token, call.id, ready.arguments)
                 result = await host.call(effect, partial(self._come_to, ready, here, effect))
             else:
-                result = await self._see_through(ready, here)
+                result = await self._see_through(ready, here, alarm)
         finally:
             here.leave()
         self.answer(call, result, time.monotonic() - began)
@@ -135,14 +141,16 @@ class _Turn(NamedTuple):
         patience = self.deadline - time.monotonic()
         return await refusal(ready.tool, ready.arguments, here, seconds=patience)
 
-    async def _see_through(self, ready: _Prepared, here: Place) -> ToolResultContent:
+    async def _see_through(
+        self, ready: _Prepared, here: Place, alarm: Alarm | None = None
+    ) -> ToolResultContent:
         tool, began = ready.tool, time.monotonic()
         if began >= self.deadline:
             return _too_late(ready)
         patience = min(tool.timeout or math.inf, self.deadline - began)
         errand = _start(ready, here)
         try:
-            in_time = await errand.wait(patience)
+            in_time = await errand.wait(patience, alarm)
             if not in_time:
                 await _stop(errand, tool)
         except anyio.get_cancelled_exc_class():

@@ -12,10 +12,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
+from functools import partial
 from types import coroutine
 from typing import Any
 
 import anyio
+
+from agentloop.alarm import Alarm
 
 Work = Callable[[], Awaitable[Any]]
 
@@ -62,8 +65,11 @@ class Stray(ABC):
         self.value: Any = None
 
     @abstractmethod
-    async def wait(self, seconds: float) -> bool:
-        """Wait for the end, at most ``seconds`` long; whether it came."""
+    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
+        """Wait for the end, at most ``seconds`` long; whether it came.
+
+        ``alarm`` is one that nobody else uses meanwhile, to save a timer.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
@@ -116,18 +122,19 @@ class _AsyncioStray(Stray):
         if self._waiter is not None:
             _wake(self._waiter)
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
         if not self.ended:
             await _one_turn()  # most work ends in this one turn of the loop: no timer then
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
-        timer = None if seconds == math.inf else self._loop.call_later(seconds, _wake, waiter)
+        ring = Alarm() if alarm is None else alarm
+        if seconds != math.inf:
+            ring.set(seconds, partial(_wake, waiter))
         try:
             await waiter
         finally:
-            if timer is not None:
-                timer.cancel()
+            ring.unset() if alarm else ring.close()
         return self.ended
 
     def cancel(self) -> None:
@@ -173,7 +180,7 @@ class _TrioStray(Stray):
         self._end()
         self._over.set()
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
         if not self.ended:
             with self._trio.move_on_after(seconds):
                 await self._over.wait()
