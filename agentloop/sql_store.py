@@ -33,7 +33,7 @@ try:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    from agentloop.sql_tasks import SCHEMA, SQLTasks
+    from agentloop.sql_tasks import COUNTING, SCHEMA, SQLTasks
 except ImportError as error:  # pragma: no cover
     raise DefinitionError(
         "a store in a database needs SQLAlchemy: pip install 'mcp-agentloop[store]'"
@@ -77,6 +77,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (call, number, entry)
         )""",
     ),
+    COUNTING,
 )
 
 _SWEEP_SECONDS = 60.0
