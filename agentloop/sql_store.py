@@ -42,7 +42,7 @@ try:
     from sqlalchemy.exc import TimeoutError as PoolTimeout
 
     from agentloop.sql import run
-    from agentloop.sql_tasks import SCHEMA, SQLTasks
+    from agentloop.sql_tasks import COUNTING, SCHEMA, SQLTasks
 except ImportError as error:  # pragma: no cover
     raise DefinitionError(
         "a store in a database needs SQLAlchemy: pip install 'mcp-agentloop[store]'"
@@ -86,6 +86,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (call, number, entry)
         )""",
     ),
+    COUNTING,
 )
 
 _OUT_OF_REACH = (OperationalError, PoolTimeout)

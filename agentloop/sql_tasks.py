@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from agentloop.errors import StoreError
 from agentloop.log import log
 from agentloop.sql import clock, run
-from agentloop.task import CONDITIONS, Change, Most, Status, Task, condition, taken
+from agentloop.task import CONDITIONS, Change, Status, Task, TaskLimits, condition, taken
 
 T = TypeVar("T")
 
@@ -33,6 +33,9 @@ SCHEMA = (
 )
 """The tables, as a step of the store's migrations."""
 
+COUNTING = ("CREATE INDEX agentloop_tasks_counting ON agentloop_tasks (status, principal)",)
+"""What makes it quick to count those that are open, as a later step."""
+
 
 class Transactor(Protocol):
     """Does work in one transaction of the database."""
@@ -47,20 +50,19 @@ class SQLTasks:
         """``do`` runs transactions."""
         self._do = do
 
-    async def create(self, task: Task, *, most: Most | None = None) -> Task:
+    async def create(self, task: Task, *, limits: TaskLimits | None = None) -> Task:
         def work(connection: Connection) -> Task:
-            now = clock(connection)
-            new = replace(task, created=now, updated=now)
-            run(connection, _SWEEP, {"now": now})
-            if most is not None:
+            if limits is not None:
                 _take_turns(connection, _CREATING)
-            if run(connection, _INSERT, {**_columns(new), "call": new.call}).rowcount != 1:
-                return _task(run(connection, _OF_CALL, {"call": task.call}).one().body)
-            if most is not None:  # what it raises takes the new task back
-                open_tasks = run(connection, _OPEN, {"principal": task.principal}).one()
-                mine = 0 if task.principal is None else open_tasks.of_principal - 1
-                most.check(in_all=open_tasks.in_all - 1, of_principal=mine)
-            return new
+            now = clock(connection)
+            run(connection, _SWEEP, {"now": now})
+            new = replace(task, created=now, updated=now)
+            known = _find(connection, _OF_CALL, {"call": task.call})
+            if known is None and limits is not None:
+                limits.check(**_open(connection, task.principal))
+            if known is None and _wrote(connection, new):
+                return new
+            return known or _task(run(connection, _OF_CALL, {"call": task.call}).one().body)
 
         return await self._do(work)
 
@@ -166,7 +168,7 @@ _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     ORDER BY created DESC, id DESC LIMIT :limit"""
 _COUNT = f"""SELECT status, leased_until > :now AS held, count(*) AS number
     FROM agentloop_tasks WHERE {_ALIVE} GROUP BY 1, 2"""
-_OPEN = """SELECT count(*) AS in_all,
+_OPEN = """SELECT count(*) AS open,
     count(CASE WHEN principal = CAST(:principal AS VARCHAR) THEN 1 END) AS of_principal
     FROM agentloop_tasks WHERE status IN ('working', 'input_required')"""
 _SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"
@@ -188,6 +190,17 @@ def _changed(connection: Connection, task: Task | None, change: Change, now: flo
     if new is not task:
         run(connection, _UPDATE, _columns(new))
     return new
+
+
+def _open(connection: Connection, principal: str | None) -> dict[str, int]:
+    """How many tasks are open, and how many of them are the principal's."""
+    row = run(connection, _OPEN, {"principal": principal}).one()
+    return {"open": row.open, "of_principal": row.of_principal}
+
+
+def _wrote(connection: Connection, task: Task) -> bool:
+    """Write a new task, unless there is one of the same call by now."""
+    return bool(run(connection, _INSERT, {**_columns(task), "call": task.call}).rowcount)
 
 
 def _columns(task: Task) -> dict[str, Any]:
