@@ -33,8 +33,10 @@ from tests.postgresql import database as new_database
 pytest.importorskip("sqlalchemy")
 
 FINAL = ("completed", "failed", "cancelled")
-PATIENCE = 15.0
+PATIENCE = 60.0
 POINTS = 26
+LEASE = 0.4
+"""Long enough for servers that share two cores with others."""
 models = pytest.mark.parametrize("own", [False, True], ids=["client's model", "server's model"])
 
 
@@ -66,6 +68,7 @@ class Trial:
             "ledger": str(self.ledger.path),
             "own": own,
             "tasks": True,
+            "lease": LEASE,
             **more,
         }
         self._declared = {**({} if own else SAMPLING), "extensions": {EXTENSION: {}}}
@@ -179,7 +182,7 @@ def undisturbed(host: Host, folder: Path, *, own: bool) -> list[list[str]]:
 
 
 @models
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 def test_killed_at_every_step(host: Host, tmp_path: Path, own: bool, new_url: NewURL) -> None:
     every = 1 if new_url is sqlite or os.environ.get("AGENTLOOP_FAULTS") == "long" else FEW
     wanted = undisturbed(host, tmp_path, own=own)
