@@ -2,6 +2,7 @@
 
 uv run python benchmarks/soak.py [--minutes MINUTES] [PART ...]
 
+- *overhead*: a step of agentloop's next to one of a loop that is written by hand;
 - *burst*: 1,000 loops through MCP push in one process, five turns that call two tools each and a
   last one in words; all at once, and arriving over ten seconds;
 - *waiting*: 10,000 loops that wait for a client which takes 50 ms to 5 s to answer;
@@ -40,6 +41,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import mcp_memory
 import structlog
 from mcp import Client
 from mcp.server.lowlevel import Server
@@ -178,6 +180,20 @@ def at_least(what: str, value: float, bar: float, unit: str = "") -> Figure:
 
 
 # --- the parts ---------------------------------------------------------------------------------
+
+
+async def overhead(_: float) -> list[Figure]:
+    """What a step takes next to a loop that is written by hand on the same wire."""
+    figures: list[Figure] = []
+    for carrier in ("push", "rounds"):
+        mode, by_hand = mcp_memory.CARRIERS[carrier]
+        for turns, bar in ((5, 1.25), (100, 2)):
+            took = await mcp_memory.measure(mode, ["agentloop", by_hand], turns)
+            ratio = took["agentloop"].ratio_to(took[by_hand])
+            cpu = took[by_hand].median / (turns + 1) * 1e3
+            what = f"CPU per step, {carrier}, {turns} turns, next to {cpu:.2g} ms by hand"
+            figures.append(at_most(what, ratio, bar, " times"))
+    return figures
 
 
 async def burst(_: float) -> list[Figure]:
@@ -524,7 +540,7 @@ async def soak(minutes: float) -> list[Figure]:
 
 
 PARTS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
-    part.__name__: part for part in (burst, waiting, shared, soak)
+    part.__name__: part for part in (overhead, burst, waiting, shared, soak)
 }
 SHORT = 0.5
 """Minutes of a soak where nobody says how long."""
