@@ -525,18 +525,22 @@ async def soak(minutes: float) -> list[Figure]:
         f"clients saw: {dict(errors)}; memory {run.sizes[0][1]:.0f} to {run.sizes[-1][1]:.0f} MB\n"
     )
     tasks, threads, files = (b - a for a, b in zip(before, after, strict=True))
-    megabytes, blocks = run.slopes()
-    return [
+    figures = [
         at_least("loops that end", run.ended, run.begun),
         at_least("loops a second", run.ended / (minutes * 60), RATE * 0.9),
         at_most("CPU per loop", used / run.ended * 1e3, 1000 / RATE, " ms"),
-        at_most("growth per 10,000 loops, after warm-up", megabytes, 1, " MB"),
-        at_most("objects kept per loop, after warm-up", blocks / 10_000, 1),
         at_most("tasks more than before", tasks, 0),
         at_most("threads more than before", threads, 0),
         at_most("files more than before", files, 0),
         at_most("unbalanced histories", run.model.unbalanced, 0),
     ]
+    if minutes >= LONG:
+        megabytes, blocks = run.slopes()
+        figures += [
+            at_most("growth per 10,000 loops, after warm-up", megabytes, 1, " MB"),
+            at_most("objects kept per loop, after warm-up", blocks / 10_000, 1),
+        ]
+    return figures
 
 
 PARTS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
@@ -544,6 +548,9 @@ PARTS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
 }
 SHORT = 0.5
 """Minutes of a soak where nobody says how long."""
+
+LONG = 3
+"""Minutes after which memory has warmed up, so that growth can be told from that."""
 
 
 def figures_of(part: str, minutes: float) -> list[Figure]:
