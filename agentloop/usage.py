@@ -90,7 +90,7 @@ class Usage:
 
     def to_json(self) -> dict[str, Any]:
         """The figures that are not zero, by name."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name))}
+        return {name: value for name in _FIGURES if (value := getattr(self, name))}
 
     @classmethod
     def from_json(cls, data: object) -> Usage:
@@ -110,4 +110,5 @@ class Usage:
         return cls(**counts, estimated=how[:64] if isinstance(how, str) else None)
 
 
-_COUNTS = tuple(field.name for field in fields(Usage) if field.name != "estimated")
+_FIGURES = tuple(field.name for field in fields(Usage))
+_COUNTS = tuple(name for name in _FIGURES if name != "estimated")
