@@ -82,17 +82,17 @@ class Transcript(Sequence[SamplingMessage]):
         With ``open`` the uses of the last message may wait for their results.
         """
         wanted: list[str] = []
-        for number, message in enumerate(self):
+        for number, message in enumerate(self.to_list()):
             blocks = message.content_as_list
             given = [block.tool_use_id for block in blocks if block.type == "tool_result"]
-            if (given or wanted) and sorted(given) != sorted(wanted):
+            if given != wanted and sorted(given) != sorted(wanted):
                 return f"message {number} has not one result for each tool use before it"
             if given and (message.role != "user" or len(given) != len(blocks)):
                 return f"message {number} holds something else than results"
             wanted = [block.id for block in blocks if block.type == "tool_use"]
             if wanted and message.role != "assistant":
                 return f"message {number} holds a tool use that is not the model's"
-            if len(set(wanted)) != len(wanted):
+            if len(wanted) > 1 and len(set(wanted)) != len(wanted):
                 return f"message {number} has two tool uses of one id"
         return "the last message has tool uses without results" if wanted and not open else None
 
