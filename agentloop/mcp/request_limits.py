@@ -69,9 +69,9 @@ _INSIDE = ("text", "data", "mime_type", "input", "name", "id", "structured_conte
 
 def _data(block: Any) -> list[Any]:
     """What a block holds, but for the blocks inside of it."""
-    held: dict[str, Any] = vars(block)  # a model takes long to say that it has no such attribute
+    held: dict[str, Any] = block.__dict__  # a model takes long to say that it has no such attribute
     values = [held.get(name) for name in _INSIDE]
     if (resource := held.get("resource")) is not None:
-        parts: dict[str, Any] = vars(resource)
+        parts: dict[str, Any] = resource.__dict__
         values += [parts.get(name) for name in ("uri", "text", "blob")]
     return [value for value in values if value is not None]
