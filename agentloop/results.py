@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 from mcp_types import (
@@ -38,6 +38,7 @@ MAX_FIELD_BYTES = 2048
 _CONTENT_FIELDS = frozenset({"text", "data", "blob"})
 
 _BLOCKS = (TextContent, ImageContent, AudioContent, ResourceLink, EmbeddedResource)
+_CONTENT = (CallToolResult, ToolResultContent, *_BLOCKS)
 
 
 class NotWritable(ValueError):
@@ -51,25 +52,22 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
     and its structured content, and everything else becomes JSON. Raises :class:`NotWritable`
     where there is no JSON for it.
     """
-    if isinstance(value, str) and len(value) * 4 <= max_bytes:  # a short text: nothing to bound
-        content = [TextContent(text=_safe(value))] if value else []
+    text = _text(value)
+    if text is not None and len(text) * 4 <= max_bytes:  # a short text: nothing to bound
+        content = [TextContent(text=_safe(text))] if text else []
         return ToolResultContent(tool_use_id=id, content=content)
     structured, is_error, meta = None, None, None
     content: list[ContentBlock]
-    if isinstance(value, CallToolResult | ToolResultContent):
+    if text is not None:
+        content = [TextContent(text=text)]
+    elif isinstance(value, CallToolResult | ToolResultContent):
         meta = value.meta if isinstance(value, ToolResultContent) else None
         content, is_error = list(value.content), value.is_error or None
         structured = _structured(value, max_bytes)
         if not content and value.structured_content is not None:
             content = [TextContent(text=_json(value.structured_content))]
-    elif isinstance(value, _BLOCKS):
-        content = [value]
-    elif isinstance(value, list | tuple) and value and all(isinstance(v, _BLOCKS) for v in value):  # pyright: ignore[reportUnknownVariableType]
-        content = list(cast("Sequence[ContentBlock]", value))
-    elif isinstance(value, str):
-        content = [TextContent(text=value)] if value else []
     else:
-        content = [TextContent(text=_json(value))]
+        content = [value] if isinstance(value, _BLOCKS) else list(value)
     return ToolResultContent(
         tool_use_id=id,
         content=_bounded(content, max_bytes),
@@ -77,6 +75,17 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
         is_error=is_error,
         _meta=hidden_from_model(meta),
     )
+
+
+def _text(value: Any) -> str | None:
+    """What a tool returned as text, or as JSON; None for what is content already."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, _CONTENT):
+        return None
+    if isinstance(value, list | tuple) and value and all(isinstance(v, _BLOCKS) for v in value):  # pyright: ignore[reportUnknownVariableType]
+        return None
+    return _json(value)
 
 
 def error_result(id: str, text: str) -> ToolResultContent:
