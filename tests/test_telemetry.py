@@ -26,9 +26,11 @@ from opentelemetry.trace import SpanKind, StatusCode
 from agentloop import Agent, Limits, Stop, Usage, gather, tool
 from agentloop.errors import DefinitionError, OverloadedError
 from agentloop.events import RunEnded, RunStarted
-from agentloop.mcp import mount
+from agentloop.mcp import Tasks, mount
 from agentloop.run import start, stop, traced
-from agentloop.telemetry import OpenTelemetry
+from agentloop.store import MemoryStore
+from agentloop.task import CONDITIONS
+from agentloop.telemetry import OpenTelemetry, backlog
 from agentloop.testing import MockClient
 from agentloop_providers.scripted import ScriptedProvider, reply, use
 
@@ -619,3 +621,77 @@ async def test_it_does_nothing_where_nothing_records() -> None:
         on_event=OpenTelemetry(tracer_provider=trace.NoOpTracerProvider()),
     )
     assert result.text == "hello"
+
+
+# --- tasks, as a gauge ---------------------------------------------------------------------------
+
+
+def gauge(reader: InMemoryMetricReader, name: str) -> dict[str, float]:
+    """What a gauge says now, by the state."""
+    data = reader.get_metrics_data()
+    found: dict[str, float] = {}
+    for resource in data.resource_metrics if data else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                if metric.name == name:
+                    for point in metric.data.data_points:
+                        found[point.attributes["agentloop.state"]] = point.value
+    return found
+
+
+async def comes(reader: InMemoryMetricReader, name: str, wanted: dict[str, int]) -> None:
+    for _ in range(500):
+        if gauge(reader, name) == wanted:
+            return
+        await anyio.sleep(0.01)
+    assert gauge(reader, name) == wanted
+
+
+async def test_tasks_are_counted_by_their_state() -> None:
+    store, release = MemoryStore(), anyio.Event()
+
+    @tool
+    async def wait() -> str:
+        await release.wait()
+        return "over"
+
+    tasks = Tasks(store, poll=0.01)
+    server = MCPServer("counted", extensions=[tasks], lifespan=tasks.lifespan())
+    agent = Agent("patient", tools=[wait], provider=ScriptedProvider(use("wait"), "Done."))
+    mount(server, agent, task="always")
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+
+    async with (
+        backlog(store.tasks.count, every=0.01, meter_provider=meters),
+        MockClient(server, carrier="task") as client,
+    ):
+        none = dict.fromkeys(CONDITIONS, 0)
+        await comes(reader, "agentloop.tasks", none)
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "patient", {"prompt": "Wait."})
+            await comes(reader, "agentloop.tasks", none | {"running": 1})
+            release.set()
+        await comes(reader, "agentloop.tasks", none | {"completed": 1})
+    assert gauge(reader, "agentloop.tasks") == {}
+
+
+async def test_a_store_that_is_away_is_no_reason_to_end_and_nothing_is_made_up() -> None:
+    away = False
+
+    async def count() -> dict[str, int]:
+        if away:
+            raise OSError("no such host")
+        return {"failed": 2}
+
+    reader = InMemoryMetricReader()
+    async with backlog(count, name="runs", every=0.01, meter_provider=MeterProvider([reader])):
+        for now in (False, True, False):
+            away = now
+            await comes(reader, "runs", {} if now else {"failed": 2})
+
+
+async def test_a_backlog_is_not_looked_at_all_the_time() -> None:
+    with pytest.raises(DefinitionError, match="every=0 is not a number of seconds above 0"):
+        async with backlog(MemoryStore().tasks.count, every=0):
+            pass

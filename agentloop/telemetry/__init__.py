@@ -30,9 +30,14 @@ Metrics, once a second and when a run ends::
     gen_ai.invoke_agent.duration, .inference_calls (steps), .tool_calls
     agentloop.stops                                runs that ended, by how
 
+and, for a server that has :func:`backlog` entered::
+
+    agentloop.tasks                                a gauge of tasks, by their state
+
 Names are those of semantic-conventions-genai v0.1.0, and ``agentloop.*`` for what it has none for.
 """
 
+from agentloop.telemetry.backlog import backlog
 from agentloop.telemetry.spans import OpenTelemetry
 
-__all__ = ["OpenTelemetry"]
+__all__ = ["OpenTelemetry", "backlog"]
