@@ -4,8 +4,9 @@
     uv run python examples/replicas.py postgresql+psycopg://user@host/name  # on PostgreSQL
 
 Starts the server below twice, puts a proxy in front that hands every request to the other one, and
-calls the agent by rounds and as a task. In the middle of the task, the process that worked on it
-last is killed: the other one takes it over once the lease has run out.
+calls the agent by rounds, as a task, and as a durable run with a model of the server's own. In the
+middle of the task, and of the durable run, the process that works on it is killed: another one
+takes it over once the lease has run out. Needs the extra ``dbos`` and, on PostgreSQL, ``postgres``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import httpx2
@@ -32,6 +34,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from agentloop import Agent, tool
+from agentloop.durable import Durable
 from agentloop.mcp import Tasks, mount
 from agentloop.mcp.callback import TOOLS, sampling_callback
 from agentloop.mcp.tasks import FollowTasks
@@ -40,6 +43,8 @@ from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import Line, use
 
 STEPS = 5
+LEASE = 2.0
+"""Seconds until a process that is not heard of any more is taken for dead."""
 
 
 # --- the server, of which there are two ----------------------------------------------------------
@@ -54,18 +59,42 @@ async def measure(place: str) -> str:
 
 def server(url: str) -> MCPServer:
     """The server, on the store at ``url``. All its processes share the store and the key."""
-    store = SQLStore(url, lease=2.0)
+    store = SQLStore(url, lease=LEASE)
     tasks = Tasks(store, poll=0.1, look_every=0.2)
+    durable = Durable(url, lease=LEASE)
+    own_model = ScriptedProvider(model, repeat=True)
+    expedition = durable.agent(Agent("expedition", tools=[measure]), provider=own_model)
+
+    @asynccontextmanager
+    async def working(_: MCPServer) -> AsyncGenerator[dict[str, Any]]:
+        async with durable:
+            yield {}
+
     served = MCPServer(
         "measuring",
         extensions=[tasks],
-        lifespan=tasks.lifespan(),
+        lifespan=tasks.lifespan(working),
         request_state_security=RequestStateSecurity(keys=[os.environ["STATE_KEY"]]),
         log_level="ERROR",
     )
     surveyor = Agent("surveyor", "Measure what you are asked for.", tools=[measure])
     mount(served, surveyor, store=store)
     mount(served, surveyor, name="survey", store=store, task="always")
+
+    @served.tool()
+    async def set_out(id: str) -> int:
+        """Start the expedition of that id; gives the process that works on it."""
+        await expedition.start("Measure five places.", id=id)
+        return os.getpid()
+
+    @served.tool()
+    async def come_back(id: str) -> list[str]:
+        """Wait for the expedition of that id; gives what it measured."""
+        result = await expedition.get(id).result()
+        blocks = (block for message in result.messages for block in message.content_as_list)
+        results = (block for block in blocks if block.type == "tool_result")
+        return [part.text for each in results for part in each.content if part.type == "text"]
+
     return served
 
 
@@ -131,6 +160,34 @@ def killer(replicas: dict[int, subprocess.Popen[bytes]]) -> ScriptedProvider:
 
 
 async def demonstrate(url: str) -> None:
+    async with replicated(url) as (address, replicas, proxy):
+        await call(address, "surveyor", ScriptedProvider(model, repeat=True))
+        print(f"by rounds: {len(proxy.served)} requests, to {len(set(proxy.served))} processes")
+        await call(address, "survey", killer(replicas))
+        print("as a task: taken over by the process that was left")
+    async with replicated(url) as (address, replicas, _), Client(address) as client:
+        pid = await ask(client, "set_out", id="expedition 1")
+        await anyio.sleep(0.4)  # it measures for half a second
+        os.kill(pid, signal.SIGKILL)
+        replicas.pop(pid).wait()
+        print(f"killed process {pid}, which had set out")
+        measured = await ask(client, "come_back", id="expedition 1")
+        print(*measured, sep="\n")
+        print("as a durable run: taken over by the process that was left")
+
+
+async def ask(client: Client, name: str, **arguments: Any) -> Any:
+    """What a tool that needs no model gives."""
+    result = await client.call_tool(name, arguments)
+    assert result.structured_content is not None, result
+    return result.structured_content["result"]
+
+
+@asynccontextmanager
+async def replicated(
+    url: str,
+) -> AsyncGenerator[tuple[str, dict[int, subprocess.Popen[bytes]], RoundRobin]]:
+    """Two processes of the server behind a proxy: its address, the processes, and the proxy."""
     ports = [free_port(), free_port()]
     replicas = start(url, ports)
     try:
@@ -138,10 +195,7 @@ async def demonstrate(url: str) -> None:
             await answers(port)
         proxy = RoundRobin(ports)
         async with listening(proxy) as address:
-            await call(address, "surveyor", ScriptedProvider(model, repeat=True))
-            print(f"by rounds: {len(proxy.served)} requests, to {len(set(proxy.served))} processes")
-            await call(address, "survey", killer(replicas))
-            print("as a task: taken over by the process that was left")
+            yield address, replicas, proxy
     finally:
         for process in replicas.values():
             process.kill()

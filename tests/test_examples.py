@@ -98,17 +98,25 @@ async def test_servers_start_on_stdio_and_list_their_tools(
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_replicas_share_rounds_and_tasks_and_survive_a_kill(
+def test_replicas_share_rounds_tasks_and_durable_runs_and_survive_kills(
     database: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    pytest.importorskip("dbos")
     url = f"sqlite:///{tmp_path}/tasks.db"
     if database == "postgres":
         url = request.getfixturevalue("postgres")
     command = [sys.executable, str(EXAMPLES / "replicas.py"), url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if "runs_taken_over" not in line]
     assert lines[0] == "surveyor: {'result': 'All measured.'}"
     assert lines[1].endswith("to 2 processes")
     assert lines[2].startswith("killed process")
     assert lines[3] == "survey: {'result': 'All measured.'}"
+    killed = lines[5].split()[2].rstrip(",")
+    measured = lines[6:11]
+    by = {line.split()[-1] for line in measured if "measured by" in line}
+    assert killed in by
+    assert len(by) == 2, "one went on where the other one was killed"
+    assert sum("Unknown outcome" in line for line in measured) <= 1
+    assert lines[11] == "as a durable run: taken over by the process that was left"
