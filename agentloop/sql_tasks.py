@@ -107,6 +107,7 @@ class SQLTasks:
         *,
         status: Status | None = None,
         principal: str | None = None,
+        beginning: str = "",
         before: tuple[float, str] | None = None,
         limit: int = 100,
     ) -> Sequence[Task]:
@@ -118,6 +119,7 @@ class SQLTasks:
                 "now": clock(connection),
                 "status": status,
                 "principal": principal,
+                "beginning": beginning,
                 "limit": limit,
             }
             return [_task(row.body) for row in run(connection, _LIST, values)]
@@ -164,6 +166,7 @@ _SET_ASIDE = "UPDATE agentloop_tasks SET leased_until = :until WHERE id = :id"
 _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
     AND (CAST(:principal AS VARCHAR) IS NULL OR principal = :principal)
+    AND substr(id, 1, length(CAST(:beginning AS VARCHAR))) = :beginning
     AND (CAST(:id AS VARCHAR) IS NULL OR created < :created OR (created = :created AND id < :id))
     ORDER BY created DESC, id DESC LIMIT :limit"""
 _COUNT = f"""SELECT status, leased_until > :now AS held, count(*) AS number

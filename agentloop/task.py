@@ -315,10 +315,12 @@ class TaskStore(Protocol):
         *,
         status: Status | None = None,
         principal: str | None = None,
+        beginning: str = "",
         before: tuple[float, str] | None = None,
         limit: int = 100,
     ) -> Sequence[Task]:
-        """Tasks, the newest first; ``before`` is the time and the id of the one they follow."""
+        """Tasks, the newest first; ``before`` is the time and the id of the one they follow, and
+        ``beginning`` is how their ids begin."""
         ...
 
     async def count(self) -> Mapping[str, int]:
@@ -384,6 +386,7 @@ class MemoryTasks:
         *,
         status: Status | None = None,
         principal: str | None = None,
+        beginning: str = "",
         before: tuple[float, str] | None = None,
         limit: int = 100,
     ) -> Sequence[Task]:
@@ -394,6 +397,7 @@ class MemoryTasks:
             if not expired(task, now)
             and (status is None or task.status is status)
             and (principal is None or task.principal == principal)
+            and task.id.startswith(beginning)
             and (before is None or (task.created, task.id) < before)
         ]
         return sorted(found, key=lambda task: (task.created, task.id), reverse=True)[:limit]

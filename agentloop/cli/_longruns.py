@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentloop.errors import DefinitionError
+import anyio.to_thread
+
+from agentloop.cli._stores import cannot_be_read, holds_durable_runs, store_at, url_of
+from agentloop.errors import DefinitionError, StateError, StoreError
 from agentloop.task import CONDITIONS, Status, Task, TaskStore, cancelled, condition, handed_on
 
 if TYPE_CHECKING:
     from agentloop.durable import DurableRuns, RunInfo
-    from agentloop.sql_store import SQLStore
 
 
 class LongRun(Protocol):
@@ -39,7 +40,7 @@ class LongRun(Protocol):
         ...
 
     async def resume(self) -> None:
-        """Let another process take it up now. Raises :class:`AgentLoopError` where it has ended."""
+        """Let another process take it up now. Raises :class:`AgentLoopError` where none can."""
         ...
 
 
@@ -59,8 +60,8 @@ class LongRuns(Protocol):
         ...
 
 
-_LOOKED_THROUGH = 1000
-"""How many runs are looked through for one whose id begins in a certain way."""
+_ALIKE = 1000
+"""How many runs there may be whose ids begin alike, before they are not counted any more."""
 
 
 class TaskRun:
@@ -88,7 +89,7 @@ class TaskRun:
         }
 
     async def details(self) -> dict[str, Any]:
-        return self._task.to_json()
+        return self.outline() | self._task.to_json()
 
     async def cancel(self) -> None:
         await self._store.change(
@@ -96,6 +97,8 @@ class TaskRun:
         )
 
     async def resume(self) -> None:
+        if self.state == "waiting":
+            raise StateError("the task waits for its client: it goes on with the client's answer")
         await self._store.change(self.id, handed_on)
 
 
@@ -124,8 +127,8 @@ class TaskRuns:
     async def near(self, id: str) -> Sequence[LongRun]:
         if (task := await self._store.read(id)) is not None:
             return [TaskRun(task, self._store)]
-        found = await self._store.list(limit=_LOOKED_THROUGH)
-        return [TaskRun(task, self._store) for task in found if task.id.startswith(id)]
+        found = await self._store.list(beginning=id, limit=_ALIKE)
+        return [TaskRun(task, self._store) for task in found]
 
 
 _STATUSES = {
@@ -192,9 +195,11 @@ class DurableAsLongRuns:
         return {_NAMES.get(state, state): number for state, number in counts.items()}
 
     async def near(self, id: str) -> Sequence[LongRun]:
-        found = await self._runs.list(beginning=id, limit=_LOOKED_THROUGH)
-        exact = [info for info in found if info.id == id]
-        return [DurableAsLongRun(info, self._runs) for info in exact or found]
+        try:
+            found: Sequence[RunInfo] = [await self._runs.info(id)]
+        except StateError:
+            found = await self._runs.list(beginning=id, limit=_ALIKE)
+        return [DurableAsLongRun(info, self._runs) for info in found]
 
 
 _NAMES = {"ended": "completed"}
@@ -233,57 +238,29 @@ class AllRuns:
             raise DefinitionError(
                 f"there is no run {id!r} in this store"
                 if not near
-                else f"{len(near)} runs have ids that begin with {id!r}"
+                else f"{len(near)} runs have ids that begin with {id!r}: say more of it"
             )
         return near[0]
-
-
-def store_at(where: str, *, new: bool) -> SQLStore:
-    """The store at ``where``, a SQLite file or a database's URL.
-
-    Raises :class:`DefinitionError` where none can be had, or, unless it may be ``new``, is none.
-    """
-    from agentloop.sql_store import SQLiteStore, SQLStore
-
-    if "://" in where:
-        return SQLStore(where)
-    if not new and not Path(where).is_file():
-        raise DefinitionError(f"there is no store at {where}")
-    return SQLiteStore(where)
 
 
 @asynccontextmanager
 async def opened(where: str) -> AsyncGenerator[AllRuns]:
     """The long runs of the store at ``where``. Raises :class:`DefinitionError` where is none."""
-    store = store_at(where, new=False)
+    store, durable = store_at(where, new=False), None
     try:
-        await store.tasks.sweep()  # also tells of a database that cannot be had
-        if not _holds_durable_runs(_url(where)):
-            yield AllRuns(TaskRuns(store.tasks))
-            return
-        durable = _durable_runs(_url(where))
         try:
-            yield AllRuns(TaskRuns(store.tasks), DurableAsLongRuns(durable))
-        finally:
-            await durable.close()
+            if await anyio.to_thread.run_sync(holds_durable_runs, where):
+                durable = _durable_runs(url_of(where))
+                await durable.count()
+            await store.tasks.sweep()
+        except StoreError as error:
+            raise cannot_be_read(where, error) from error
+        tasks = TaskRuns(store.tasks)
+        yield AllRuns(tasks, DurableAsLongRuns(durable)) if durable else AllRuns(tasks)
     finally:
         await store.close()
-
-
-def _url(where: str) -> str:
-    return where if "://" in where else f"sqlite:///{where}"
-
-
-def _holds_durable_runs(url: str) -> bool:
-    """Whether the engine of durable runs has its tables there; it need not be installed."""
-    from sqlalchemy import create_engine, inspect
-
-    engine = create_engine(url)
-    try:
-        schema = None if engine.dialect.name == "sqlite" else "dbos"
-        return inspect(engine).has_table("workflow_status", schema=schema)
-    finally:
-        engine.dispose()
+        if durable is not None:
+            await durable.close()
 
 
 def _durable_runs(url: str) -> DurableRuns:

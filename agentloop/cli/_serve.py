@@ -60,7 +60,7 @@ def execute(options: argparse.Namespace) -> int:
     import anyio
 
     from agentloop.cli._load import load, opened
-    from agentloop.cli._longruns import store_at
+    from agentloop.cli._stores import store_at
     from agentloop.cli._terminal import logs_on_stderr
     from agentloop.mcp import mount
 

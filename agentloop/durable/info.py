@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from dbos import WorkflowStatus
+
+from agentloop.durable.records import INSIDE
 
 
 class RunState(StrEnum):
@@ -62,3 +65,21 @@ def state_of(status: str) -> RunState:
 def statuses(state: RunState | None) -> list[str] | None:
     """What the engine calls ``state``; None for any."""
     return None if state is None else [name for name, own in _STATES.items() if own is state]
+
+
+async def latest(
+    find: Callable[..., Awaitable[Sequence[WorkflowStatus]]], limit: int
+) -> list[RunInfo]:
+    """The latest of the runs that ``find`` gives, the newest first, without those inside of others.
+
+    ``find`` takes ``limit``, ``offset`` and ``sort_desc``, as the engine does.
+    """
+    found: list[RunInfo] = []
+    offset = 0
+    while len(found) < limit:
+        page = await find(limit=limit, offset=offset, sort_desc=True)
+        found += [RunInfo.of(each) for each in page if INSIDE not in each.workflow_id]
+        if len(page) < limit:
+            break
+        offset += limit
+    return found[:limit]

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import anyio.to_thread
 from dbos import DBOSClient, WorkflowStatus
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from agentloop.durable.info import RunInfo, RunState, state_of, statuses
+from agentloop.durable.info import RunInfo, RunState, latest, state_of, statuses
 from agentloop.durable.records import APPLICATION, CANCELLED, INSIDE, JSONSerializer, queue_of
-from agentloop.errors import StateError, StoreError
+from agentloop.errors import DefinitionError, StateError, StoreError
 
 T = TypeVar("T")
 
@@ -31,7 +31,11 @@ class DurableRuns:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = create_engine(url)
+        """``url`` is that of a :class:`Durable`. Raises :class:`DefinitionError` for a bad one."""
+        try:
+            self._engine = create_engine(url)
+        except (ArgumentError, ImportError) as error:
+            raise DefinitionError(f"no database can be had at this URL: {error}") from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -41,16 +45,12 @@ class DurableRuns:
         self, *, state: RunState | None = None, beginning: str | None = None, limit: int = 100
     ) -> Sequence[RunInfo]:
         """The latest runs, the newest first; ``beginning`` is how their ids begin."""
-        found: list[RunInfo] = []
-        offset = 0
-        wanted = {"status": statuses(state), "workflow_id_prefix": beginning, "sort_desc": True}
-        while len(found) < limit:
-            page = await self._find(**wanted, limit=limit, offset=offset)
-            found += [RunInfo.of(each) for each in page if INSIDE not in each.workflow_id]
-            if len(page) < limit:
-                break
-            offset += limit
-        return found[:limit]
+        wanted = {"status": statuses(state), "workflow_id_prefix": beginning}
+        return await latest(partial(self._find, **wanted), limit)
+
+    async def info(self, id: str) -> RunInfo:
+        """What is known of the run. Raises :class:`StateError` where there is none."""
+        return RunInfo.of(await self._status(id))
 
     async def count(self) -> Mapping[str, int]:
         """How many runs there are in each :class:`RunState`."""

@@ -7,13 +7,14 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextvars import Context
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from dbos import DBOS, SetWorkflowID, WorkflowStatus
 from dbos import error as dbos_errors
 
 from agentloop.durable.claims import claims_of
-from agentloop.durable.info import RunInfo, RunState, statuses
+from agentloop.durable.info import RunInfo, RunState, latest, statuses
 from agentloop.durable.known import Known
 from agentloop.durable.records import CANCELLED, INSIDE, Order
 from agentloop.errors import DefinitionError, StateError
@@ -63,16 +64,7 @@ class Runs:
     ) -> list[RunInfo]:
         """The latest runs, the newest first; those inside of others are not listed."""
         names = agent or list(self._agents)
-        wanted = {"status": statuses(state), "name": names, "sort_desc": True, "limit": limit}
-        found: list[RunInfo] = []
-        offset = 0
-        while len(found) < limit:
-            page = await self.find(**wanted, offset=offset)
-            found += [RunInfo.of(each) for each in page if INSIDE not in each.workflow_id]
-            if len(page) < limit:
-                break
-            offset += limit
-        return found[:limit]
+        return await latest(partial(self.find, status=statuses(state), name=names), limit)
 
     async def cancel(self, id: str) -> None:
         """Stop the run ``id`` and those inside of it. Raises :class:`StateError` for none."""
