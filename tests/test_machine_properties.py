@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -13,13 +12,11 @@ import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from mcp.server.validation import validate_tool_use_result_messages
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
     CreateMessageResultWithTools,
     ImageContent,
-    SamplingMessage,
     TextContent,
     Tool,
     ToolResultContent,
@@ -34,6 +31,7 @@ from agentloop.meta import PROVIDER_KEY, USAGE_KEY
 from agentloop.output import ANSWER_TOOL, Output
 from agentloop.run import Ask, Run, ToolCalls, called, pending, sampled, start
 from agentloop_providers import ScriptedProvider
+from tests.histories import assert_balanced
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -171,25 +169,6 @@ def result_for(use: ToolUseContent) -> ToolResultContent:
 
 
 # --- what is checked ---------------------------------------------------------------------------
-
-
-def assert_balanced(messages: Sequence[SamplingMessage]) -> None:
-    """Each tool use is answered once, in order, in a user message that holds nothing else."""
-    wanted: list[str] = []
-    for number, message in enumerate(messages):
-        validate_tool_use_result_messages(list(messages[: number + 1]))
-        blocks = message.content_as_list
-        given = [block.tool_use_id for block in blocks if block.type == "tool_result"]
-        assert given == wanted, f"message {number}"
-        if given:
-            assert message.role == "user"
-            assert len(given) == len(blocks)
-        wanted = [block.id for block in blocks if block.type == "tool_use"]
-        assert len(set(wanted)) == len(wanted)
-        assert all(wanted)
-        if wanted:
-            assert message.role == "assistant"
-    assert wanted == []
 
 
 def assert_writable(request: CreateMessageRequestParams) -> None:

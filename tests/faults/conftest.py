@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
-import threading
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,18 +13,13 @@ import anyio
 import pytest
 import structlog.testing
 
-from agentloop import threads
-from agentloop.strays import left_behind
-from tests.faults.kit import tasks_alive
 from tests.faults.table import CARRIERS, TABLE
+from tests.leaks import Leaks
 
 HERE = Path(__file__).parent
 
 WATCHDOG = 5
 """Seconds; a test that takes longer hangs, unless it says how long it takes."""
-
-POOLED = ("agentloop tool", "AnyIO worker", "Trio thread", "asyncio_")
-"""Threads that are kept for the next call."""
 
 _cells: dict[tuple[str, str], list[str]] = defaultdict(list)
 
@@ -153,25 +145,6 @@ def logs() -> Iterator[list[Any]]:
 @pytest.fixture
 async def no_leaks() -> AsyncIterator[None]:
     """No task, thread, stray or stuck call is left behind a second after the test."""
-    tasks, running = tasks_alive(), _threads()
+    leaks = Leaks()
     yield
-    give_up = time.monotonic() + 1
-    while (left := _left(tasks, running)) and time.monotonic() < give_up:
-        gc.collect()
-        await anyio.sleep(0.01)
-    assert not left, left
-
-
-def _left(tasks: int, running: set[threading.Thread]) -> list[str]:
-    left = [f"thread {thread.name}" for thread in _threads() - running]
-    if (more := tasks_alive() - tasks) > 0:
-        left.append(f"{more} tasks")
-    if strays := left_behind():
-        left.append(f"{strays} strays")
-    if stuck := len(threads._STUCK):
-        left.append(f"{stuck} stuck calls")
-    return left
-
-
-def _threads() -> set[threading.Thread]:
-    return {t for t in threading.enumerate() if not t.name.startswith(POOLED)}
+    await leaks.none_within(1)

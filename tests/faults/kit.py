@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from agentloop.mcp import mount, seal
 from agentloop.mcp.callback import sampling_callback
 from agentloop.run import Run, Stop
 from agentloop.store import MemoryStore
-from agentloop.strays import on_asyncio
 from agentloop.transcript import Transcript
 from agentloop_providers import ScriptedProvider
 from tests.faults.table import CARRIERS, CLIENTS, IN_ROUNDS
@@ -232,12 +230,3 @@ def serving(agent: Agent[Any], carrier: str, **options: Any) -> Server[Any]:
         options.setdefault("store", MemoryStore())
     mount(server, agent, **options)
     return server
-
-
-def tasks_alive() -> int:
-    """How many tasks there are, on either event loop."""
-    if on_asyncio():
-        return len(asyncio.all_tasks())
-    import trio
-
-    return trio.lowlevel.current_statistics().tasks_living

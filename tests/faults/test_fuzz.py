@@ -31,9 +31,10 @@ from agentloop.results import NotWritable, to_result
 from agentloop.run import Ask, Run, Stop, ToolCalls, called, pending, sampled, start
 from agentloop.schema import ArgumentsInvalid
 from agentloop_providers import ScriptedProvider
-from tests.faults.kit import CARRIERS, PROVIDER, PUSH, check_history, serving, tasks_alive
+from tests.faults.kit import CARRIERS, PROVIDER, PUSH, check_history, serving
 from tests.faults.strategies import arguments, broken, garbled, junk, replies, seeds, values
 from tests.faults.wire import JSON, Refuse, Rejected, Silence, Wire, connected
+from tests.leaks import tasks_alive
 
 LONG = "AGENTLOOP_FUZZ" in os.environ
 INPUTS = int(os.environ.get("AGENTLOOP_FUZZ", "20000"))
