@@ -191,7 +191,7 @@ async def test_guarantee_2_the_same_scenario_gives_the_same_transcript_on_every_
 class Keeping(Host):
     """Keeps the run after each of its changes, as JSON, and goes on from one that was kept."""
 
-    def __init__(self, model: ScriptedProvider, after: JSON | None = None) -> None:
+    def __init__(self, model: Memory, after: JSON | None = None) -> None:
         super().__init__(model, None)
         self.kept: list[JSON] = []
         self._after = after
@@ -206,14 +206,16 @@ class Keeping(Host):
 class Memory:
     """A model that says ``script``, and to an ask that it knows what it said to it before."""
 
+    name = "memory"
+
     def __init__(self, script: Sequence[Any]) -> None:
         self._lines = iter(script)
         self._said: dict[str, Any] = {}
 
-    def __call__(self, request: CreateMessageRequestParams) -> Any:
+    async def sample(self, request: CreateMessageRequestParams) -> Any:
         ask = request.model_dump_json()
         if ask not in self._said:
-            self._said[ask] = next(self._lines, "That is all.")
+            self._said[ask] = next(self._lines, reply("That is all."))
         return self._said[ask]
 
 
@@ -235,8 +237,9 @@ def test_guarantee_3_gone_on_with_from_any_point_a_run_ends_as_if_never_suspende
     backend: str, script: list[Any]
 ) -> None:
     async def check() -> None:
-        model = ScriptedProvider(Memory(script), repeat=True)
-        agent = Agent("worker", tools=[Played(model).add], limits=Limits(steps=5))
+        model = Memory(script)
+        add = Played(ScriptedProvider()).add
+        agent = Agent("worker", tools=[add], limits=Limits(steps=5))
         points, end = await kept_and_ended(agent, Keeping(model))
         assert len(points) > 1
         for point in points:
