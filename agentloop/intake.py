@@ -165,7 +165,7 @@ def clean_text(block: Any) -> Any:
 
 
 def _provider_meta(reply: Reply, limits: Limits) -> dict[str, Any] | None:
-    if not reply.meta or PROVIDER_KEY not in reply.meta:
+    if not reply.meta or reply.meta.get(PROVIDER_KEY) is None:
         return None
     # It may hold the arguments of calls once more, some levels further down.
     state = {PROVIDER_KEY: reply.meta[PROVIDER_KEY]}

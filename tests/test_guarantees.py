@@ -525,7 +525,9 @@ class Hostile:
         news = await following(wire, task["taskId"])
         while news["status"] == "input_required":
             answers = {key: await self.answer("", {}) for key in news["inputRequests"]}
-            given = {"taskId": self.broken(task["taskId"]), "inputResponses": self.broken(answers)}
+            given = {"taskId": task["taskId"], "inputResponses": answers}
+            if not self.fine:
+                given = {key: self.broken(value) for key, value in given.items()}
             try:
                 await wire.request("tasks/update", on_a_wire(given))
             except Rejected as rejected:
@@ -624,7 +626,9 @@ async def test_guarantee_8_a_step_costs_the_same_however_long_the_history_is(car
     """Counted in calls of agentloop's functions on the server, which no clock disturbs."""
     early = await calls_in(carrier, 40) - await calls_in(carrier, 20)
     late = await calls_in(carrier, 160) - await calls_in(carrier, 80)
-    grows = {file for file in late if late[file] / 80 > early[file] / 20 * 1.05}
+    # What grew with the history would be called four times as often; what is sent when there is
+    # time for it, and forgotten when nobody holds it, comes a little more or less often.
+    grows = {file for file in late if late[file] / 80 > early[file] / 20 * 1.5 + 0.5}
 
     assert early["loop.py"], "it is counted"
     assert grows == TRAVELS[carrier]
