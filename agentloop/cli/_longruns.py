@@ -166,7 +166,7 @@ class DurableAsLongRun:
         }
 
     async def details(self) -> dict[str, Any]:
-        return await self._runs.details(self.id) | {"state": self.state}
+        return self.outline() | await self._runs.details(self.id) | {"state": self.state}
 
     async def cancel(self) -> None:
         await self._runs.cancel(self.id)
