@@ -302,7 +302,7 @@ async def test_durable_runs_are_seen_and_steered_beside_tasks(database: str) -> 
         gate.opened.set()
         assert (await kept.result()).text == "Done."
         told = await operated(database, "cancel", "kept")
-        assert told == (1, "agentloop: the run has ended already\n")
+        assert told == (1, "agentloop: the run has ended already: it is completed\n")
     code, out = await operated(database, "list", "--state", "completed", "--json")
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["kept"]
     code, out = await operated(database, "show", "kept")

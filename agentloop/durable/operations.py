@@ -105,8 +105,7 @@ class DurableRuns:
         """The run and those inside of it that have not ended."""
         status = await self._status(id)
         if (state := state_of(status.status)) not in _GOING_ON:
-            how = "" if state is RunState.ENDED else f": it is {state}"
-            raise StateError(f"the run has ended already{how}")
+            raise StateError(f"the run has ended already: it is {state}")
         inside = await self._inside(id)
         return [status, *(each for each in inside if state_of(each.status) in _GOING_ON)]
 
