@@ -111,8 +111,19 @@ def test_resume_takes_a_run_from_whoever_has_it(store: Path) -> None:
         (["list"], "which store?"),
         (["--store", "nowhere.db", "list"], "there is no store at nowhere.db"),
         (["--store", "x://y", "list"], "no store can be had at this URL"),
+        (["--store", "sqlite:///nowhere.db", "list"], "there is no store at nowhere.db"),
+        (["--store", "{other}", "list"], "is no store of agentloop's"),
+        (["--store", "{junk}", "list"], "cannot be read: file is not a database"),
+        (["--store", "{newer}", "list"], "cannot be read: the store has schema version 99"),
+        (
+            ["--store", "postgresql+psycopg://me:secret@127.0.0.1:1/x", "list"],
+            "postgresql+psycopg://me:***@127.0.0.1:1/x cannot be read: connection failed",
+        ),
         (["--store", "{store}", "show", "none"], "there is no run 'none'"),
-        (["--store", "{store}", "show", "id-"], "3 runs have ids that begin with 'id-'"),
+        (
+            ["--store", "{store}", "show", "id-"],
+            "3 runs have ids that begin with 'id-': say more of",
+        ),
         (["--store", "{store}", "list", "--state", "lost"], "there is no state 'lost'"),
         (["--store", "{store}", "list", "--limit", "0"], "--limit 0 is not 1 or more"),
     ],
@@ -120,10 +131,62 @@ def test_resume_takes_a_run_from_whoever_has_it(store: Path) -> None:
 def test_mistakes_are_one_clear_line(
     arguments: list[str], said: str, store: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And leave what is not theirs as it was."""
     monkeypatch.delenv("AGENTLOOP_STORE", raising=False)
-    assert main(["runs", *(each.format(store=store) for each in arguments)]) == 2
+    monkeypatch.chdir(store.parent)
+    files = {kind: store.parent / f"{kind}.db" for kind in ("other", "junk", "newer")}
+    by_hand(files["other"], "CREATE TABLE users (name TEXT)")
+    by_hand(files["newer"], "CREATE TABLE agentloop_schema (version INTEGER NOT NULL)")
+    by_hand(files["newer"], "INSERT INTO agentloop_schema VALUES (99)")
+    files["junk"].write_text("no database" * 1000)
+    assert main(["runs", *(each.format(store=store, **files) for each in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+    assert "secret" not in line
+    assert not Path("nowhere.db").exists()
+    assert {kind: tables(files[kind]) for kind in ("other", "newer")} == {
+        "other": ["users"],
+        "newer": ["agentloop_schema"],
+    }
+    assert files["junk"].read_text() == "no database" * 1000
+
+
+def by_hand(file: Path, sql: str) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute(sql)
+    connection.close()
+
+
+def tables(file: Path) -> list[str]:
+    with sqlite3.connect(file) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    connection.close()
+    return [name for (name,) in found]
+
+
+def test_a_task_that_waits_for_its_client_is_not_there_to_be_taken_up(
+    store: Path, capsys: Any
+) -> None:
+    assert main(["runs", "--store", str(store), "resume", "id-0"]) == 1
+    assert "the task waits for its client" in capsys.readouterr().err
+    assert status(store, "id-0") is Status.INPUT_REQUIRED
+
+
+def test_a_run_is_found_among_many_by_how_its_id_begins(store: Path, capsys: Any) -> None:
+    """And by the whole of it, where others go on from there."""
+
+    async def fill() -> None:
+        tasks = SQLiteStore(store).tasks
+        await tasks.create(replace(task(7), id="id-7%", call="x"))
+        await tasks.create(replace(task(7), id="id-7%_more", call="y"))
+        for number in range(100, 150):
+            await tasks.create(task(number))
+
+    anyio.run(fill)
+    for wanted, found in (("id-7%_", "id-7%_more"), ("id-7%", "id-7%"), ("id-149", "id-149")):
+        assert main(["runs", "--store", str(store), "show", wanted]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["id"], shown["kind"], shown["state"]) == (found, "task", "queued")
 
 
 async def test_a_cancelled_run_stops_where_it_runs(tmp_path: Path) -> None:
@@ -238,11 +301,13 @@ async def test_durable_runs_are_seen_and_steered_beside_tasks(database: str) -> 
             assert (code, told) == (1, "agentloop: the run has ended already: it is cancelled\n")
         gate.opened.set()
         assert (await kept.result()).text == "Done."
+        told = await operated(database, "cancel", "kept")
+        assert told == (1, "agentloop: the run has ended already: it is completed\n")
     code, out = await operated(database, "list", "--state", "completed", "--json")
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["kept"]
     code, out = await operated(database, "show", "kept")
     shown = json.loads(out)
-    assert shown["state"] == "completed"
+    assert (shown["kind"], shown["state"]) == ("durable", "completed")
     assert shown["order"]["run"]["messages"][0]["content"][0]["text"] == "Wait."
     assert [step["error"] for step in shown["steps"]] == [None] * len(shown["steps"])
     assert "Done." in json.dumps(shown["result"])
@@ -268,6 +333,16 @@ async def test_a_durable_run_is_resumed_while_its_process_does_not_get_on(
             await gate.reached.wait()  # it is worked on once more, from where it was
         gate.opened.set()
         assert (await run.result()).text == "Done."
+
+
+def test_without_a_database_library_it_says_what_to_install(store: Path) -> None:
+    hidden = "import sys; sys.modules['sqlalchemy'] = None; from agentloop.cli import main; "
+    listing = f"{hidden}sys.exit(main(['runs', '--store', {str(store)!r}, 'list']))"
+    command = [sys.executable, "-c", listing]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'mcp-agentloop[store]'" in line
 
 
 def test_without_the_engine_tasks_are_seen_as_long_as_there_are_no_durable_runs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 from fastmcp import FastMCP
 from mcp.server.lowlevel import Server
@@ -95,6 +96,15 @@ async def test_an_unknown_handle_is_a_clear_error(handle: str) -> None:
     async with MockClient(server, ScriptedProvider()) as client:
         with pytest.raises(MCPError, match="nothing is kept under this handle"):
             await client.call_tool("counter", {"prompt": "On.", "resume": handle})
+
+
+async def test_a_handle_is_kept_for_as_long_as_the_store_keeps_things() -> None:
+    server = serving(counter(steps=2), store=MemoryStore(keep=0.2))
+    async with MockClient(server, ScriptedProvider(use("count", to=1), "So far.")) as client:
+        first = await client.call_tool("counter", {"prompt": "Count."})
+        await anyio.sleep(0.3)
+        with pytest.raises(MCPError, match="nothing is kept under this handle"):
+            await client.call_tool("counter", {"prompt": "On.", "resume": handle_of(first)})
 
 
 async def test_a_handle_is_for_the_agent_that_gave_it_as_it_was() -> None:

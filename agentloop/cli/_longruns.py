@@ -152,7 +152,7 @@ class DurableAsLongRun:
 
     def __init__(self, info: RunInfo, runs: DurableRuns) -> None:
         self._info, self._runs = info, runs
-        self.id, self.what, self.state = info.id, info.agent, _NAMES.get(info.state, info.state)
+        self.id, self.what, self.state = info.id, info.agent, str(info.state)
         self.created, self.message = info.created, ""
 
     def outline(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class DurableAsLongRun:
         }
 
     async def details(self) -> dict[str, Any]:
-        return await self._runs.details(self.id) | {"state": self.state}
+        return self.outline() | await self._runs.details(self.id)
 
     async def cancel(self) -> None:
         await self._runs.cancel(self.id)
@@ -186,13 +186,11 @@ class DurableAsLongRuns:
 
         if state == "waiting":
             return []  # theirs are open asks of a provider, and so they are running
-        own = {_NAMES.get(each, str(each)): each for each in RunState}
-        found = await self._runs.list(state=own[state] if state else None, limit=limit)
+        found = await self._runs.list(state=RunState(state) if state else None, limit=limit)
         return [DurableAsLongRun(info, self._runs) for info in found]
 
     async def count(self) -> Mapping[str, int]:
-        counts = await self._runs.count()
-        return {_NAMES.get(state, state): number for state, number in counts.items()}
+        return await self._runs.count()
 
     async def near(self, id: str) -> Sequence[LongRun]:
         try:
@@ -200,10 +198,6 @@ class DurableAsLongRuns:
         except StateError:
             found = await self._runs.list(beginning=id, limit=_ALIKE)
         return [DurableAsLongRun(info, self._runs) for info in found]
-
-
-_NAMES = {"ended": "completed"}
-"""What a list calls the states of durable runs, where tasks have another word for it."""
 
 
 class AllRuns:

@@ -56,9 +56,9 @@ def holds_durable_runs(where: str) -> bool:
 
 def cannot_be_read(where: str, error: BaseException) -> DefinitionError:
     """What to say of a store whose first use failed with ``error``."""
-    cause = error.__cause__ or error
-    driver = getattr(cause, "orig", None)  # as far as one has come, it has seen no values
-    reason = " ".join(str(driver or error).split())
+    failed = next((each for each in (error, error.__cause__) if hasattr(each, "orig")), None)
+    said = getattr(failed, "orig", None) or error  # the driver has seen no values yet
+    reason = str(said).partition("\n")[0].strip()
     return DefinitionError(f"the store at {_shown(where)} cannot be read: {reason}")
 
 

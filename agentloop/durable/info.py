@@ -16,7 +16,7 @@ class RunState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
-    ENDED = "ended"
+    COMPLETED = "completed"
     """There is a result; its ``stop`` says how the run ended."""
     FAILED = "failed"
     """There is no result: the agent has changed since, or it cannot be run."""
@@ -50,7 +50,7 @@ _STATES = {
     "DELAYED": RunState.QUEUED,
     "ENQUEUED": RunState.QUEUED,
     "PENDING": RunState.RUNNING,
-    "SUCCESS": RunState.ENDED,
+    "SUCCESS": RunState.COMPLETED,
     "CANCELLED": RunState.CANCELLED,
     "ERROR": RunState.FAILED,
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": RunState.FAILED,

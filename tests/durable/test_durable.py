@@ -402,6 +402,33 @@ async def test_old_runs_are_forgotten_with_all_that_was_kept_of_them(database: s
             await agent.get("a").result()
 
 
+async def test_what_ended_long_enough_ago_is_forgotten_by_itself(database: str) -> None:
+    """And what goes on is not, however long ago it began."""
+    open_gate = anyio.Event()
+
+    async def say(who: str, turn: int, request: Any) -> Any:
+        if "wait" in str(request.messages):
+            await open_gate.wait()
+        return "done"
+
+    agent, model = Agent("clerk"), Asked(say)
+    durable, clerk = plain(database, agent, provider=model)
+    async with durable:
+        await clerk.run("go", id="old")
+        waits = await clerk.start("wait", id="waits")
+        await until(lambda: model.asks.total() > 1)
+    await anyio.sleep(1.5)  # the engine keeps times in whole seconds on SQLite
+    durable = Durable(database, lease=LEASE, keep=0.1)
+    clerk = durable.agent(agent, provider=model)
+    async with durable:
+        waits = clerk.get("waits")
+        with anyio.fail_after(20):
+            while [info.id for info in await durable.runs()] != ["waits"]:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+        open_gate.set()
+        assert (await waits.result()).text == "done"
+
+
 async def test_five_hundred_runs_at_once(tmp_path: Any) -> None:
     @tool
     async def look(number: int) -> int:

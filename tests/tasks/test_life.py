@@ -308,6 +308,38 @@ def guarded(lab: Lab, tasks: Tasks) -> Any:
     return server.streamable_http_app(auth=settings, token_verifier=Tokens())
 
 
+def test_one_caller_does_not_keep_all_workers_busy() -> None:
+    """``per_principal`` of its tasks are worked on; those of others need not wait for the rest."""
+    store, lab = MemoryStore(), Lab()
+    named = {"name": "worker", "arguments": GO}
+    tasks = Tasks(store, at_once=2, per_principal=1, look_every=0.05)
+    with serving_http(lambda: guarded(lab, tasks)) as url:
+        hers = [post(url, "tools/call", named, "alice")["taskId"] for _ in range(3)]
+        his = post(url, "tools/call", named, "bob")["taskId"]
+
+        def begun() -> int:
+            return lab.told.count("begun")
+
+        anyio.run(comes, lambda: begun() == 2)
+        time.sleep(0.3)
+        assert begun() == 2
+        assert anyio.run(_held, store) == {hers[0], his}
+        post(url, "tasks/cancel", {"taskId": hers[0]}, "alice")
+        anyio.run(comes, lambda: begun() == 3)
+        time.sleep(0.1)
+        assert anyio.run(_held, store) == {hers[1], his}
+
+
+async def comes(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(5):
+        await until(condition)
+
+
+async def _held(store: MemoryStore) -> set[str]:
+    now = time.time()
+    return {task.id for task in await store.tasks.list() if task.leased_until > now}
+
+
 def test_whoever_has_as_many_tasks_as_one_may_have_gets_no_other_one() -> None:
     """Whoever the token names, on whichever connection; the others do not notice."""
     store, lab = MemoryStore(), Lab()

@@ -326,6 +326,8 @@ async def test_tasks_are_listed_the_newest_first_and_counted(tasks: Any) -> None
     assert [task.id for task in await tasks.list(principal="alice")] == [ids[2], ids[0]]
     assert [task.id for task in await tasks.list(status=Status.CANCELLED)] == [ids[0]]
     assert await tasks.list(status=Status.WORKING, principal="carol") == []
+    assert [task.id for task in await tasks.list(beginning=ids[1][:9])] == [ids[1]]
+    assert await tasks.list(beginning="id%") == []
     counts = await tasks.count()
     assert (counts["cancelled"], counts["failed"], sum(counts.values())) == (1, 0, 3)
 
