@@ -11,6 +11,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 from agentloop._version import __version__
 from agentloop.errors import DefinitionError
 from agentloop.log import log
+from agentloop.strays import stray
 
 Count = Callable[[], Awaitable[Mapping[str, int]]]
 
@@ -50,10 +51,9 @@ async def backlog(
 
     meter = get_meter("agentloop", __version__, meter_provider)
     meter.create_observable_gauge(name, [observe], "{item}", "How many there are in each state.")
+    looking = stray(look)
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(look)
-            yield
-            group.cancel_scope.cancel()
+        yield
     finally:
+        await looking.stop(1)
         seen = {}  # a gauge cannot be taken back; it has nothing to report any more
