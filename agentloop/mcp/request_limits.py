@@ -69,8 +69,9 @@ _INSIDE = ("text", "data", "mime_type", "input", "name", "id", "structured_conte
 
 def _data(block: Any) -> list[Any]:
     """What a block holds, but for the blocks inside of it."""
-    held = vars(block)  # a model takes long to say that it has no such attribute
-    values = [held.get(name) for name in _INSIDE]
+    held: dict[str, Any] = vars(block)  # a model takes long to say that it has no such attribute
+    values: list[Any] = [held.get(name) for name in _INSIDE]
     if (resource := held.get("resource")) is not None:
-        values += [vars(resource).get(name) for name in ("uri", "text", "blob")]
+        inside: dict[str, Any] = vars(resource)
+        values += [inside.get(name) for name in ("uri", "text", "blob")]
     return [value for value in values if value is not None]
