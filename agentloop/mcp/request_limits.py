@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mcp_types import CreateMessageRequestParams
+from pydantic import BaseModel
 
 from agentloop.intake import size_of
 from agentloop.text import too_deep
@@ -69,9 +70,14 @@ _INSIDE = ("text", "data", "mime_type", "input", "name", "id", "structured_conte
 
 def _data(block: Any) -> list[Any]:
     """What a block holds, but for the blocks inside of it."""
-    held: dict[str, Any] = block.__dict__  # a model takes long to say that it has no such attribute
+    held = _fields(block)
     values = [held.get(name) for name in _INSIDE]
     if (resource := held.get("resource")) is not None:
-        parts: dict[str, Any] = resource.__dict__
-        values += [parts.get(name) for name in ("uri", "text", "blob")]
+        inside = _fields(resource)
+        values += [inside.get(name) for name in ("uri", "text", "blob")]
     return [value for value in values if value is not None]
+
+
+def _fields(model: BaseModel) -> Mapping[str, Any]:
+    """What ``model`` has; asked for what it has not, it takes long to say so."""
+    return model.__dict__

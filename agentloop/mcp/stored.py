@@ -70,7 +70,9 @@ async def over_stored_rounds(
         if isinstance(entered, Settled):
             return _thaw(entered.outcome)
         try:
-            host = await _host(request, store, entered.round, serving, sink)
+            # The answers that count are those of the first time.
+            came = request.answers if entered.round.answers == named[2] else None
+            host = await _host(request, store, entered.round, came, serving, sink)
             return await _own(host, function, store, entered.round)
         except StaleOwnerError:
             log().warning("round_taken_over", round=entered.round.number)
@@ -84,10 +86,18 @@ def _keep(request: Request, store: Store, serving: Serving) -> float:
 
 
 async def _host(
-    request: Request, store: Store, held: Round, serving: Serving, sink: Sink | None
+    request: Request,
+    store: Store,
+    held: Round,
+    answers: InputResponses | None,
+    serving: Serving,
+    sink: Sink | None,
 ) -> _StoredHost:
+    """The host of a round; without ``answers``, with those that the store has."""
     try:
-        return _StoredHost(request, store, held, serving, sink)
+        if answers is None:
+            answers = _ANSWERS.validate_python(json.loads(held.answers or "{}"))
+        return _StoredHost(request, store, held, answers, serving, sink)
     except StateError:
         await _release(store, held)
         raise
@@ -218,10 +228,10 @@ class _StoredHost(RoundsHost):
         request: Request,
         store: Store,
         held: Round,
+        answers: InputResponses,
         serving: Serving,
         sink: Sink | None,
     ) -> None:
-        answers = _ANSWERS.validate_python(json.loads(held.answers or "{}"))
         super().__init__(
             request,
             state=held.state or None,
