@@ -235,7 +235,7 @@ class _Overriding(Host):
         self.value = host.value
         self.keep_value = host.keep_value
         self.check = host.check
-        self.call = host.call
+        self.call, self.wraps_calls = host.call, host.wraps_calls
         self.guard = host.guard
         self.before_ask = host.before_ask
         self.put_by = host.put_by

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import anyio
 from mcp_types import ToolResultContent, ToolUseContent
 
+from agentloop.alarm import Alarm
 from agentloop.errors import AgentLoopError, ToolError, where
 from agentloop.events import Sink, ToolEnded, ToolStarted, tell
 from agentloop.log import log
@@ -41,12 +42,11 @@ async def dispatch(
     Raises nothing but cancellation, and what the host raises where it cannot keep its promises;
     then ``results`` holds what finished before.
     """
-    uses = [use for use in run.messages.last.content_as_list if use.type == "tool_use"]
-    names = {use.id: f"{run.steps}.{number}" for number, use in enumerate(uses)}
-    turn = _Turn(run, place, results, sink, names, deadline)
+    turn = _Turn(run, place, results, sink, deadline)
+    numbers = _numbers(run)
     prepared: list[_Prepared] = []
     for call in calls:
-        ready = _prepare(call, toolbox)
+        ready = _prepare(call, numbers[call.id], toolbox)
         if isinstance(ready, _Prepared):
             prepared.append(ready)
         else:
@@ -54,7 +54,7 @@ async def dispatch(
             turn.answer(call, ready, 0.0)
     together = [ready for ready in prepared if not ready.tool.exclusive]
     if len(together) == 1:
-        await turn.perform(together[0])
+        await turn.perform(together[0], turn.alarm)
     elif together:
         queue = iter(together)
         async with anyio.create_task_group() as group:
@@ -62,16 +62,23 @@ async def dispatch(
                 group.start_soon(turn.perform_all, queue)
     for ready in prepared:
         if ready.tool.exclusive:
-            await turn.perform(ready)
+            await turn.perform(ready, turn.alarm)
+
+
+def _numbers(run: Run) -> dict[str, int]:
+    """The number of each call in its turn, by id. Ids are the model's: they may come again."""
+    uses = (use for use in run.messages.last.content_as_list if use.type == "tool_use")
+    return {use.id: number for number, use in enumerate(uses)}
 
 
 class _Prepared(NamedTuple):
     call: ToolUseContent
+    number: int
     tool: Tool
     arguments: dict[str, Any]
 
 
-def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultContent:
+def _prepare(call: ToolUseContent, number: int, toolbox: Toolbox) -> _Prepared | ToolResultContent:
     tool = toolbox.get(call.name)
     if tool is None:
         names = ", ".join(toolbox.nearest(call.name)) or "none"
@@ -79,7 +86,7 @@ def _prepare(call: ToolUseContent, toolbox: Toolbox) -> _Prepared | ToolResultCo
             call.id, f"There is no tool {call.name!r}. Tools with near names: {names}."
         )
     try:
-        return _Prepared(call, tool, tool.check(call.input))
+        return _Prepared(call, number, tool, tool.check(call.input))
     except ArgumentsInvalid as error:
         return error_result(call.id, f"Not run, the arguments do not fit: {error}")
     except Exception as error:  # noqa: BLE001  a validator of the author's failed
@@ -91,33 +98,39 @@ class _Turn(NamedTuple):
     place: Place
     results: dict[str, ToolResultContent]
     sink: Sink | None
-    names: dict[str, str]
-    """The name of each call's place, by id. Ids are the model's: they may come again later."""
     deadline: float
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """The run's own, which asks nothing while its calls run: for one call at a time."""
+        return self.place.patience.alarm if self.place.patience else None
 
     async def perform_all(self, queue: Iterator[_Prepared]) -> None:
         """Run one call after the other, as long as there are any."""
         for ready in queue:
             await self.perform(ready)
 
-    async def perform(self, ready: _Prepared) -> None:
+    async def perform(self, ready: _Prepared, alarm: Alarm | None = None) -> None:
         """Run one call to its result."""
-        call = ready.call
+        call, run, host = ready.call, self.run, self.place.host
         began = time.monotonic()
-        tell(self.sink, ToolStarted(self.run, self.place.key, call))
-        here = self.place.below(self.names[call.id])
-        here.token = f"{self.run.id}:{here.key}"
-        effect = Effect(ready.tool, here.token, call.id, ready.arguments)
+        tell(self.sink, ToolStarted(run, self.place.key, call))
+        here = self.place.below(f"{run.steps}.{ready.number}")
+        here.token = f"{run.id}:{here.key}"
         try:
-            result = await self.place.host.call(effect, partial(self._come_to, ready, here, effect))
+            if host.wraps_calls or not ready.tool.plain:
+                effect = Effect(ready.tool, here.token, call.id, ready.arguments)
+                result = await host.call(effect, partial(self._come_to, ready, here, effect))
+            else:
+                result = await self._see_through(ready, here, alarm)
         finally:
             here.leave()
         self.answer(call, result, time.monotonic() - began)
 
     async def _come_to(self, ready: _Prepared, here: Place, effect: Effect) -> ToolResultContent:
-        """Run a call, unless it is too late for it or it is refused."""
-        if time.monotonic() >= self.deadline:
-            return error_result(effect.id, "Not run: the time is up.")
+        """Run a call, unless it is refused, or it was run before."""
+        if time.monotonic() >= self.deadline:  # nobody is asked for nothing
+            return _too_late(ready)
         if ready.tool.approve and (no := await self._refusal(ready, here)):
             return error_result(effect.id, no)
         if ready.tool.guarded:
@@ -128,12 +141,16 @@ class _Turn(NamedTuple):
         patience = self.deadline - time.monotonic()
         return await refusal(ready.tool, ready.arguments, here, seconds=patience)
 
-    async def _see_through(self, ready: _Prepared, here: Place) -> ToolResultContent:
+    async def _see_through(
+        self, ready: _Prepared, here: Place, alarm: Alarm | None = None
+    ) -> ToolResultContent:
         tool, began = ready.tool, time.monotonic()
+        if began >= self.deadline:
+            return _too_late(ready)
         patience = min(tool.timeout or math.inf, self.deadline - began)
         errand = _start(ready, here)
         try:
-            in_time = await errand.wait(patience)
+            in_time = await errand.wait(patience, alarm)
             if not in_time:
                 await _stop(errand, tool)
         except anyio.get_cancelled_exc_class():
@@ -148,6 +165,10 @@ class _Turn(NamedTuple):
         """Note the result of ``call``."""
         self.results[call.id] = result
         tell(self.sink, ToolEnded(self.run, self.place.key, call, result, seconds))
+
+
+def _too_late(ready: _Prepared) -> ToolResultContent:
+    return error_result(ready.call.id, "Not run: the time is up.")
 
 
 def _start(ready: _Prepared, here: Place) -> Stray:

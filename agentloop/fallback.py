@@ -21,6 +21,7 @@ from agentloop.errors import (
 )
 from agentloop.log import log
 from agentloop.meta import Reply
+from agentloop.patience import time_left
 from agentloop.provider import Provider
 
 FALLS_BACK_ON: tuple[type[ProviderError], ...] = (
@@ -121,7 +122,7 @@ class Fallback:
             return math.inf
         if self._seconds is not None:
             return self._seconds
-        return max(anyio.current_effective_deadline() - anyio.current_time(), 0.0) / left
+        return time_left() / left
 
 
 _KINDS = (

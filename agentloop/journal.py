@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 from typing import Any, NamedTuple
 
 from agentloop.events import AskEnded, Event, Sink, tell
@@ -71,15 +71,8 @@ def moment(event: Event) -> Moment:
 def _take(event: Event) -> tuple[Any, ...]:
     run = event.run
     facts = event[2:] if type(event) is not AskEnded else _without_reply(event)
-    return (
-        time.monotonic(),
-        type(event),
-        event.key,
-        run.steps,
-        len(run.messages),
-        run.usage,
-        *facts,
-    )
+    counts = run.steps, run.messages.length, run.usage
+    return (monotonic(), type(event), event.key, *counts, *facts)
 
 
 def _without_reply(event: AskEnded) -> tuple[Any, ...]:

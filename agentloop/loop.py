@@ -7,7 +7,6 @@ import math
 import time
 from dataclasses import dataclass
 
-import anyio
 from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseContent
 
 from agentloop.dispatch import dispatch
@@ -15,6 +14,7 @@ from agentloop.errors import DeniedError, ProviderError, where
 from agentloop.events import AskEnded, AskStarted, Sink, tell
 from agentloop.intake import short
 from agentloop.log import log
+from agentloop.patience import Patience
 from agentloop.place import Place
 from agentloop.provider import Provider
 from agentloop.run import Ask, Run, Stop, asking, called, close, fail, pending, sampled, stop
@@ -45,9 +45,8 @@ class Driver:
 
         ``resumed`` says that what it waits for was begun before it was suspended.
         """
-        # One scope for all asks, with a new deadline for each: an ask that takes too long ends the
-        # run, so the scope is never needed again.
-        with anyio.CancelScope() as patience:
+        # One for all asks: an ask that takes too long ends the run, so it is never needed again.
+        with Patience() as patience:
             self.place.patience = patience
             while (wanted := pending(run := self._in_bounds(run))) is not None:
                 if isinstance(wanted, Ask):
@@ -82,13 +81,13 @@ class Driver:
         self,
         run: Run,
         request: CreateMessageRequestParams,
-        patience: anyio.CancelScope,
+        patience: Patience,
         resumed: bool,
     ) -> Run:
         waited = max(time.time() - run.asked, 0.0) if resumed and run.asked else 0.0
         clock = self.place.host.clock
         began = clock()
-        patience.deadline = anyio.current_time() + _patience(run)
+        patience.grant(_seconds_for_an_ask(run))
         try:
             reply = short(await self.provider.sample(request))
             seconds = clock() - began
@@ -114,7 +113,7 @@ class Driver:
             what = f"provider: {self.provider.name} raised {type(error).__name__}"
             return fail(run, what, seconds=clock() - began)
         finally:
-            patience.deadline = math.inf
+            patience.lift()
 
     async def _call(self, run: Run, calls: tuple[ToolUseContent, ...]) -> Run:
         limits, clock = run.definition.limits, self.place.host.clock
@@ -122,7 +121,8 @@ class Driver:
         patience = math.inf if limits.seconds is None else limits.seconds - run.seconds
         results: dict[str, ToolResultContent] = {}
         try:
-            await self.place.host.before_calls()
+            if self.place.host.suspends:
+                await self.place.host.before_calls()
             await dispatch(
                 calls,
                 self.toolbox,
@@ -140,7 +140,7 @@ class Driver:
         return stop(run, Stop.SECONDS) if seconds >= patience else run
 
 
-def _patience(run: Run) -> float:
+def _seconds_for_an_ask(run: Run) -> float:
     """Seconds that the next ask may take."""
     limits = run.definition.limits
     left = math.inf if limits.seconds is None else limits.seconds - run.seconds
@@ -149,7 +149,7 @@ def _patience(run: Run) -> float:
 
 def _unanswered(run: Run) -> Run:
     """The run after an ask that took all the time it might."""
-    limits, patience = run.definition.limits, _patience(run)
+    limits, patience = run.definition.limits, _seconds_for_an_ask(run)
     if limits.seconds is not None and limits.seconds - run.seconds <= patience:
         error = "seconds: the time was up before the model answered"
         return fail(run, error, stop=Stop.SECONDS, seconds=patience)

@@ -7,20 +7,19 @@ branch of it ends in a run that is parked, waiting for the model.
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-import anyio
 from mcp_types import ElicitRequestParams, ElicitResult, ToolResultContent
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, StateError, ToolError
 from agentloop.events import Sink
 from agentloop.journal import Journal
+from agentloop.patience import Patience
 from agentloop.provider import Provider
 from agentloop.run import Run
 from agentloop.tools import Effect, Tool
@@ -45,6 +44,10 @@ class Host:
 
     suspends = False
     """Whether runs may be parked and the function entered again."""
+    wraps_calls = False
+    """Whether :meth:`call` does more than perform."""
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    """Seconds on the clock by which runs here count theirs; only differences mean anything."""
 
     def __init__(
         self, provider: Provider | None, sink: Sink | None, user: User | None = None
@@ -66,10 +69,6 @@ class Host:
     def begin(self, place: Place) -> tuple[str, float]:
         """The id of a run that begins at ``place``, and the time, in seconds since the epoch."""
         return secrets.token_hex(8), time.time()
-
-    def clock(self) -> float:
-        """Seconds on the clock by which runs here count theirs; only differences mean anything."""
-        return time.monotonic()
 
     def resume(self, place: Place, run: Run) -> Run | None:
         """What was kept of ``run``, which is about to begin at ``place``; None where nothing was.
@@ -174,7 +173,7 @@ class Place:
         """What the runs below used, for the run above to count as its own."""
         self.token: str | None = None
         """Names the tool call of this place, the same each time that it is made."""
-        self.patience: anyio.CancelScope | None = None
+        self.patience: Patience | None = None
         """Bounds the ask that the run here waits for."""
         self._born = 0
         self._live = 0
@@ -235,7 +234,7 @@ class Place:
         before = self.blocked
         self._parked = True
         if self.patience is not None:
-            self.patience.deadline = math.inf
+            self.patience.lift()
         self._changed(before)
 
     def _change(self, *, live: int, blocked: int = 0) -> None:

@@ -17,7 +17,6 @@ reason.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -305,31 +304,35 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
     if run.messages.last.role == "assistant":
         raise StateError("the run waits for the results of tool calls, not for a reply")
     content = reply.content if isinstance(reply.content, list) else [reply.content]
+    weight = _weigh(content)
     usage = usage_of(reply)
     if usage is None or not usage.total_tokens:  # a report of nothing is none
-        usage = _estimate(run, content)
-    run = _with(
-        run,
-        steps=run.steps + 1,
-        usage=run.usage + _one_ask(usage),
-        seconds=run.seconds + seconds,
-        last_tokens=usage.total_tokens,
-        last_seconds=seconds,
-        asked=0.0,
-    )
+        usage = _estimate(run.weight, weight)
+    spent: dict[str, Any] = {
+        "steps": run.steps + 1,
+        "usage": run.usage + _one_ask(usage),
+        "seconds": run.seconds + seconds,
+        "last_tokens": usage.total_tokens,
+        "last_seconds": seconds,
+        "asked": 0.0,
+    }
     if reply.role != "assistant":
-        return fail(run, f"malformed_reply: a reply has role {reply.role!r}, not 'assistant'")
+        return fail(
+            _with(run, **spent),
+            f"malformed_reply: a reply has role {reply.role!r}, not 'assistant'",
+        )
     try:
         taken = take(reply, run.definition.limits)
     except TooMuch as error:
-        return fail(run, f"malformed_reply: {error}")
+        return fail(_with(run, **spent), f"malformed_reply: {error}")
     content = taken.blocks
     uses = [block for block in content if block.type == "tool_use"]
     if not uses and not any(block.type != "text" or block.text.strip() for block in content):
+        run = _with(run, **spent)
         if reply.stop_reason in _REFUSALS:
             return _end(run, Stop.REFUSED)
         return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
-    run = _append(run, remade(_ASSISTANT, content=content, meta=taken.meta))
+    run = _append(run, remade(_ASSISTANT, content=content, meta=taken.meta), weight, **spent)
     if reply.stop_reason in _REFUSALS:
         return _end(run, Stop.REFUSED)
     if uses:
@@ -346,18 +349,18 @@ def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float
     if run.stop is not None or run.messages.last.role != "assistant":
         return run
     uses = _uses(run)
-    results = {
-        use.id: _for(use, results[use.id])
-        for use in uses
-        if use.id in results and use.id not in run.results
-    }
-    spent = run.usage
-    for result in results.values():
+    known, spent = dict(run.results), run.usage
+    for use in uses:
+        result = results.get(use.id)
+        if result is None or use.id in known:
+            continue
         if result.meta and USAGE_KEY in result.meta:  # what agents inside the call used
             spent = spent + Usage.from_json(result.meta[USAGE_KEY])
-    results = {**run.results, **results}
-    run = _with(run, results=results, usage=spent, seconds=run.seconds + seconds)
-    return run if len(results) < len(uses) else _close_turn(run, uses)
+        known[use.id] = _for(use, result)
+    seconds += run.seconds
+    if len(known) < len(uses):
+        return _with(run, results=known, usage=spent, seconds=seconds)
+    return _close_turn(run, uses, known, usage=spent, seconds=seconds)
 
 
 def asking(run: Run, *, at: float) -> Run:
@@ -434,7 +437,7 @@ def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut:
         else:
             results[use.id] = _result(use, refusal, error=True)
     run = _with(run, tool_calls=run.tool_calls + let_through, results=results)
-    return run if let_through else _close_turn(run, uses)
+    return run if let_through else _close_turn(run, uses, results)
 
 
 def _take_answer(run: Run, use: ToolUseContent) -> tuple[Run, ToolResultContent]:
@@ -478,9 +481,14 @@ def _repair(run: Run, problem: str, *, at_most: int) -> Run:
     return _settle(run)
 
 
-def _close_turn(run: Run, uses: Sequence[ToolUseContent]) -> Run:
-    """The run with the results of ``uses`` as one user message; there is one for each."""
-    ordered = [run.results[use.id] for use in uses]
+def _close_turn(
+    run: Run,
+    uses: Sequence[ToolUseContent],
+    results: Mapping[str, ToolResultContent],
+    **changes: Any,
+) -> Run:
+    """The run with the ``results`` of ``uses`` as one user message; there is one for each."""
+    ordered = [results[use.id] for use in uses]
     failed = all(result.is_error for result in ordered)
     only_bad_answers = failed and all(use.name == ANSWER_TOOL for use in uses)
     run = _say(
@@ -489,6 +497,7 @@ def _close_turn(run: Run, uses: Sequence[ToolUseContent]) -> Run:
         results={},
         errors=run.errors + 1 if failed and not only_bad_answers else 0,
         repairs=run.repairs if failed else 0,
+        **changes,
     )
     if run.answer is not None:
         return _end(run, run.closing or Stop.DONE)
@@ -552,13 +561,14 @@ def _same(run: Run, one: int, other: int) -> bool:
     Compared are the messages themselves, so nothing needs to be remembered, and almost always the
     first look at the arguments is the last.
     """
-    messages = run.messages
+    messages = run.messages.latest(9)
     if len(messages) < 2 * max(one, other) + 3:
         return False
     said, said_then = messages[-2 - 2 * one], messages[-2 - 2 * other]
-    if not said.content_as_list or not said_then.content_as_list:  # in a history, or a saved run
+    blocks, blocks_then = said.content_as_list, said_then.content_as_list
+    if not blocks or not blocks_then:  # in a history, or a saved run
         return False
-    last, last_then = said.content_as_list[-1], said_then.content_as_list[-1]
+    last, last_then = blocks[-1], blocks_then[-1]
     if last.type == "tool_use" and last_then.type == "tool_use" and last.input != last_then.input:
         return False
     made, made_then = _calls(said), _calls(said_then)
@@ -626,12 +636,12 @@ _ASSISTANT = SamplingMessage(role="assistant", content=[])
 
 
 def _say(run: Run, content: Sequence[SamplingMessageContentBlock], **changes: Any) -> Run:
-    return _append(run, remade(_USER, content=list(content)), **changes)
+    return _append(run, remade(_USER, content=list(content)), _weigh(content), **changes)
 
 
-def _append(run: Run, message: SamplingMessage, **changes: Any) -> Run:
-    weight = run.weight + _weigh(message.content_as_list)
-    return _with(run, messages=run.messages.append(message), weight=weight, **changes)
+def _append(run: Run, message: SamplingMessage, weight: int, **changes: Any) -> Run:
+    messages = run.messages.append(message)
+    return _with(run, messages=messages, weight=run.weight + weight, **changes)
 
 
 def _notice(run: Run, text: str) -> Run:
@@ -655,15 +665,15 @@ def _notice(run: Run, text: str) -> Run:
 
 
 def _one_ask(usage: Usage) -> Usage:
-    return usage if usage.asks == 1 else dataclasses.replace(usage, asks=1)
+    return usage if usage.asks == 1 else usage._replace(asks=1)
 
 
-def _estimate(run: Run, content: Sequence[SamplingMessageContentBlock]) -> Usage:
+def _estimate(read: int, written: int) -> Usage:
     """Tokens by the rule of thumb of four bytes each; said to be an estimate."""
     return Usage(
         asks=1,
-        input_tokens=run.weight // 4 + 1,
-        output_tokens=_weigh(content) // 4 + 1,
+        input_tokens=read // 4 + 1,
+        output_tokens=written // 4 + 1,
         estimated="bytes/4",
     )
 
@@ -677,7 +687,9 @@ def _weigh(content: Sequence[SamplingMessageContentBlock]) -> int:
         if block.type == "text":
             weight += len(block.text)
         elif block.type == "tool_use":
-            weight += 40 + sum(len(v) if isinstance(v, str) else 8 for v in block.input.values())
+            weight += 40
+            for value in block.input.values():
+                weight += len(value) if isinstance(value, str) else 8
         elif block.type == "tool_result":
             for part in block.content:
                 weight += len(part.text) if part.type == "text" else _MEDIA_WEIGHT

@@ -5,15 +5,17 @@ Needs SQLAlchemy: ``pip install 'mcp-agentloop[store]'``, for PostgreSQL ``[post
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import anyio
 import anyio.to_thread
 
+from agentloop.batches import Batches, Outcome
 from agentloop.errors import DefinitionError
 from agentloop.store import (
     KEEP_SECONDS,
@@ -31,9 +33,16 @@ from agentloop.store import (
 try:
     from sqlalchemy import Connection, Engine, create_engine, event, text
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import (
+        ArgumentError,
+        InvalidatePoolError,
+        OperationalError,
+        SQLAlchemyError,
+    )
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-    from agentloop.sql_tasks import SCHEMA, SQLTasks
+    from agentloop.sql import run
+    from agentloop.sql_tasks import COUNTING, SCHEMA, SQLTasks
 except ImportError as error:  # pragma: no cover
     raise DefinitionError(
         "a store in a database needs SQLAlchemy: pip install 'mcp-agentloop[store]'"
@@ -77,11 +86,23 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (call, number, entry)
         )""",
     ),
+    COUNTING,
 )
+
+_OUT_OF_REACH = (OperationalError, PoolTimeout)
 
 _SWEEP_SECONDS = 60.0
 
+_IDLE_SECONDS = 1.0
+"""After so long it is looked whether a connection is still there before it is used."""
+
 _OWNED = "call = :call AND number = :number AND epoch = :epoch AND outcome IS NULL"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Operation:
+    work: Callable[[Connection], Any]
+    call: str = ""
 
 
 class SQLStore:
@@ -105,38 +126,44 @@ class SQLStore:
             self._engine = _engine(url, connections)
         except (ArgumentError, ImportError) as error:
             raise DefinitionError(f"no store can be had at this URL: {error}") from error
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
-        self._connections = connections
-        self._limiter: anyio.CapacityLimiter | None = None
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        if is_sqlite:  # whose writers take turns anyway
+            self._rounds = tasks = Batches(self._transact, at_once=1)
+        else:
+            self._rounds = Batches(self._transact, at_once=connections)
+            # These take locks that are not of one call, so that they could wait for each other.
+            tasks = Batches(self._transact, at_once=connections, most=1)
         self._migrated = False
         self._swept = 0.0
-        self.tasks = SQLTasks(self._do, self._now)
+        self.tasks = SQLTasks(lambda work: tasks.do(_Operation(work)))
 
     async def begin(self, call: str, *, lease: float, keep: float) -> Entered | Busy | Settled:
         def work(connection: Connection) -> Entered | Busy | Settled:
-            now = self._now(connection)
-            values = {"call": call, "keep": keep, "expires": now + keep, "now": now}
-            _run(connection, _SWEEP if self._may_sweep() else _FORGET, values)
-            _run(connection, _NEW_CALL, values)
-            _run(connection, _NEW_ROUND, {"call": call, "number": 0, "state": ""})
-            return _enter(connection, Round(call, 0), "", now, lease)
+            values = {"call": call, "keep": keep, "lease": lease}
+            if self._may_sweep():
+                run(connection, _SWEEP, {})
+            is_new = run(connection, _NEW_CALL, values).rowcount == 1
+            if not is_new and run(connection, _FORGET, values).rowcount == 1:
+                is_new = run(connection, _NEW_CALL, values).rowcount == 1
+            if is_new and run(connection, _FIRST_ROUND, values).rowcount == 1:
+                return Entered(Round(call, 0))
+            return _enter(connection, Round(call, 0), "", lease)
 
-        return await self._do(work)
+        return await self._do(work, call)
 
     async def enter(
         self, call: str, number: int, answers: str, *, lease: float
     ) -> Entered | Busy | Settled:
         def work(connection: Connection) -> Entered | Busy | Settled:
-            now = self._now(connection)
-            return _enter(connection, Round(call, number), answers, now, lease)
+            return _enter(connection, Round(call, number), answers, lease)
 
-        return await self._do(work)
+        return await self._do(work, call)
 
     async def renew(self, round: Round, *, lease: float) -> None:
-        await self._lease(round, lease)
+        await self._lease(round, _RENEW, lease)
 
     async def release(self, round: Round) -> None:
-        await self._lease(round, 0.0)
+        await self._lease(round, _RELEASE, 0.0)
 
     async def append(self, round: Round, entry: str) -> None:
         def work(connection: Connection) -> None:
@@ -145,17 +172,17 @@ class SQLStore:
                 _owned(connection, _LOCK, values)
                 _wrote(connection, _NEW_ENTRY, values)
 
-        await self._do(work)
+        await self._do(work, round.call)
 
     async def settle(self, round: Round, outcome: str, *, next_state: str | None) -> None:
         def work(connection: Connection) -> None:
             _owned(connection, _SETTLE, {**_owner(round), "outcome": outcome})
-            _run(connection, _DROP_ENTRIES, _place(round))
+            run(connection, _DROP_ENTRIES, _place(round))
             if next_state is not None:
                 values = {"call": round.call, "number": round.number + 1, "state": next_state}
-                _run(connection, _NEW_ROUND, values)
+                run(connection, _NEW_ROUND, values)
 
-        await self._do(work)
+        await self._do(work, round.call)
 
     async def claim(self, round: Round, key: str) -> Claim:
         def work(connection: Connection) -> Claim:
@@ -163,10 +190,10 @@ class SQLStore:
             if _wrote(connection, _NEW_CLAIM, values):
                 return Claim(new=True)
             _owned(connection, _LOCK, values)
-            found = _run(connection, _FIND_CLAIM, values).one()
+            found = run(connection, _FIND_CLAIM, values).one()
             return Claim(new=False, result=found.result)
 
-        return await self._do(work)
+        return await self._do(work, round.call)
 
     async def record(self, round: Round, key: str, result: str) -> None:
         def work(connection: Connection) -> None:
@@ -174,17 +201,17 @@ class SQLStore:
             if not _wrote(connection, _RECORD, values):
                 _owned(connection, _LOCK, values)
 
-        await self._do(work)
+        await self._do(work, round.call)
 
     async def forget(self, call: str) -> None:
         def work(connection: Connection) -> None:
-            _run(connection, _DROP, {"call": call})
+            run(connection, _DROP, {"call": call})
 
-        await self._do(work)
+        await self._do(work, call)
 
     async def sweep(self) -> int:
         def work(connection: Connection) -> int:
-            return _run(connection, _SWEEP, {"now": self._now(connection)}).rowcount
+            return run(connection, _SWEEP, {}).rowcount
 
         return await self._do(work)
 
@@ -192,14 +219,12 @@ class SQLStore:
         """Close all connections."""
         await anyio.to_thread.run_sync(self._engine.dispose)
 
-    async def _lease(self, round: Round, seconds: float) -> None:
+    async def _lease(self, round: Round, sql: str, seconds: float) -> None:
         def work(connection: Connection) -> None:
-            now = self._now(connection)
-            values = {**_owner(round), "until": now + seconds if seconds else 0.0, "now": now}
-            _owned(connection, _LEASE, values)
-            _run(connection, _KEEP_CALL, values)
+            _owned(connection, sql, {**_owner(round), "lease": seconds})
+            run(connection, _KEEP_CALL, _place(round))
 
-        await self._do(work)
+        await self._do(work, round.call)
 
     def _may_sweep(self) -> bool:
         """Whether it is time to forget what has expired, which new calls do once in a while."""
@@ -208,31 +233,43 @@ class SQLStore:
         self._swept = time.monotonic()
         return True
 
-    def _now(self, connection: Connection) -> float:
-        """The time by the clock that all owners share: the database's."""
-        if self._is_sqlite:
-            return time.time()
-        return float(
-            connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
-        )
+    async def _do(self, work: Callable[[Connection], T], call: str = "") -> T:
+        """Do ``work``, which is about one ``call``, in a thread; what is begun is also ended."""
+        return await self._rounds.do(_Operation(work, call))
 
-    async def _do(self, work: Callable[[Connection], T]) -> T:
-        """Do ``work`` in one transaction, in a thread; what is begun is also ended."""
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self._connections)
-        return await anyio.to_thread.run_sync(self._transact, work, limiter=self._limiter)
-
-    def _transact(self, work: Callable[[Connection], T]) -> T:
+    def _transact(self, operations: Sequence[_Operation]) -> Sequence[Outcome]:
+        """Do ``operations`` in one transaction; one that fails does not take the others along."""
+        if len(operations) == 1:
+            return [self._alone(operations[0])]
         try:
-            if not self._migrated:
-                with self._engine.begin() as connection:
-                    _migrate(connection)
-                self._migrated = True
-            with self._engine.begin() as connection:
-                return work(connection)
+            with self._transaction() as connection:
+                # All lock rows in one order, so that no two transactions wait for each other.
+                in_order = sorted(operations, key=lambda operation: operation.call)
+                done = {operation: operation.work(connection) for operation in in_order}
+        except _OUT_OF_REACH as error:
+            return [Outcome(error=_told(error)) for _ in operations]
+        except Exception:  # noqa: BLE001  what all of them did is undone
+            return [self._alone(operation) for operation in operations]
+        return [Outcome(done[operation]) for operation in operations]
+
+    def _alone(self, operation: _Operation) -> Outcome:
+        try:
+            with self._transaction() as connection:
+                value = operation.work(connection)
         except SQLAlchemyError as error:
-            # The error's own text may hold the URL with its password, and the values.
-            raise StoreError(f"the store failed with {type(error).__name__}") from error
+            return Outcome(error=_told(error))
+        except Exception as error:  # noqa: BLE001  raised again in the event loop
+            return Outcome(error=error)
+        return Outcome(value)
+
+    @contextmanager
+    def _transaction(self) -> Generator[Connection]:
+        if not self._migrated:
+            with self._engine.begin() as connection:
+                _migrate(connection)
+            self._migrated = True
+        with self._engine.begin() as connection:
+            yield connection
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._engine.url.render_as_string(hide_password=True)!r})"
@@ -252,23 +289,27 @@ _HELD = f"""(SELECT call, number FROM agentloop_rounds WHERE {_OWNED} FOR UPDATE
 """The round where it is owned, locked until the transaction ends."""
 _SETTLE = f"""UPDATE agentloop_rounds SET outcome = :outcome, state = '', answers = NULL
     WHERE {_OWNED}"""
-_LEASE = f"UPDATE agentloop_rounds SET leased_until = :until WHERE {_OWNED}"
+_RENEW = f"UPDATE agentloop_rounds SET leased_until = :clock + :lease WHERE {_OWNED}"
+_RELEASE = f"UPDATE agentloop_rounds SET leased_until = 0 WHERE {_OWNED}"
 _LOCK = f"UPDATE agentloop_rounds SET epoch = epoch WHERE {_OWNED}"
-_SWEEP = "DELETE FROM agentloop_calls WHERE expires < :now"
+_SWEEP = "DELETE FROM agentloop_calls WHERE expires < :clock"
 _DROP = "DELETE FROM agentloop_calls WHERE call = :call"
 _FORGET = f"{_SWEEP} AND call = :call"
 _NEW_CALL = """INSERT INTO agentloop_calls (call, keep, expires)
-    VALUES (:call, :keep, :expires) ON CONFLICT (call) DO NOTHING"""
+    VALUES (:call, :keep, :clock + :keep) ON CONFLICT (call) DO NOTHING"""
 _NEW_ROUND = """INSERT INTO agentloop_rounds (call, number, state, epoch, leased_until)
     VALUES (:call, :number, :state, 0, 0) ON CONFLICT (call, number) DO NOTHING"""
+_FIRST_ROUND = """INSERT INTO agentloop_rounds (call, number, state, epoch, leased_until, answers)
+    VALUES (:call, 0, '', 1, :clock + :lease, '')"""
+# No lease reaches as far as ten of them: then the clock was set back since.
 _ENTER = """UPDATE agentloop_rounds
-    SET epoch = epoch + 1, leased_until = :until, answers = coalesce(answers, :answers)
+    SET epoch = epoch + 1, leased_until = :clock + :lease, answers = coalesce(answers, :answers)
     WHERE call = :call AND number = :number AND outcome IS NULL
-    AND (leased_until <= :now OR leased_until > :never)
-    AND EXISTS (SELECT 1 FROM agentloop_calls c WHERE c.call = :call AND c.expires >= :now)
+    AND (leased_until <= :clock OR leased_until > :clock + :lease * 10)
+    AND EXISTS (SELECT 1 FROM agentloop_calls c WHERE c.call = :call AND c.expires >= :clock)
     RETURNING epoch, state, answers"""
 _FIND_ROUND = """SELECT r.outcome FROM agentloop_rounds r JOIN agentloop_calls c ON c.call = r.call
-    WHERE r.call = :call AND r.number = :number AND c.expires >= :now"""
+    WHERE r.call = :call AND r.number = :number AND c.expires >= :clock"""
 _NEW_ENTRY = f"""INSERT INTO agentloop_entries (call, number, entry, written)
     SELECT call, number, (SELECT coalesce(max(entry), 0) + 1 FROM agentloop_entries
         WHERE call = :call AND number = :number), :written
@@ -276,7 +317,7 @@ _NEW_ENTRY = f"""INSERT INTO agentloop_entries (call, number, entry, written)
 _ENTRIES = """SELECT written FROM agentloop_entries
     WHERE call = :call AND number = :number ORDER BY entry"""
 _DROP_ENTRIES = "DELETE FROM agentloop_entries WHERE call = :call AND number = :number"
-_KEEP_CALL = "UPDATE agentloop_calls SET expires = :now + keep WHERE call = :call"
+_KEEP_CALL = "UPDATE agentloop_calls SET expires = :clock + keep WHERE call = :call"
 _NEW_CLAIM = f"""INSERT INTO agentloop_claims (call, effect) SELECT call, :effect
     FROM {_HELD} WHERE true ON CONFLICT (call, effect) DO NOTHING"""
 _FIND_CLAIM = "SELECT result FROM agentloop_claims WHERE call = :call AND effect = :effect"
@@ -285,23 +326,32 @@ _RECORD = f"""UPDATE agentloop_claims SET result = :result FROM {_HELD}
 
 
 def _enter(
-    connection: Connection, round: Round, answers: str, now: float, lease: float
+    connection: Connection, round: Round, answers: str, lease: float
 ) -> Entered | Busy | Settled:
-    values = {"call": round.call, "number": round.number, "now": now}
-    # No lease reaches that far: the clock was set back since.
-    entering = {**values, "until": now + lease, "never": now + lease * 10, "answers": answers}
-    row = _run(connection, _ENTER, entering).one_or_none()
+    place = _place(round)
+    entering = {**place, "lease": lease, "answers": answers}
+    row = run(connection, _ENTER, entering).one_or_none()
     if row is not None:
-        _run(connection, _KEEP_CALL, values)
-        entries = tuple(found.written for found in _run(connection, _ENTRIES, _place(round)))
+        run(connection, _KEEP_CALL, place)
+        # Who enters for the first time finds nothing that was written down before.
+        entries = run(connection, _ENTRIES, place) if row.epoch > 1 else ()
+        written = tuple(entry.written for entry in entries)
         held = replace(
-            round, epoch=row.epoch, state=row.state, answers=row.answers or "", entries=entries
+            round, epoch=row.epoch, state=row.state, answers=row.answers or "", entries=written
         )
         return Entered(held)
-    found = _run(connection, _FIND_ROUND, values).one_or_none()
+    found = run(connection, _FIND_ROUND, place).one_or_none()
     if found is None:
         raise UnknownRoundError("this call is not known here, or it has expired")
     return Busy() if found.outcome is None else Settled(found.outcome)
+
+
+def _told(error: SQLAlchemyError) -> StoreError:
+    """``error`` in words that hold neither the URL with its password nor the values, as its own
+    may."""
+    told = StoreError(f"the store failed with {type(error).__name__}")
+    told.__cause__ = error
+    return told
 
 
 def _place(round: Round) -> dict[str, Any]:
@@ -314,7 +364,7 @@ def _owner(round: Round) -> dict[str, Any]:
 
 def _owned(connection: Connection, sql: str, values: dict[str, Any]) -> None:
     """Write to a round that ``values`` own; the row stays locked until the transaction ends."""
-    if _run(connection, sql, values).rowcount != 1:
+    if run(connection, sql, values).rowcount != 1:
         raise StaleOwnerError("the round was taken over or has ended; nothing was written")
 
 
@@ -324,13 +374,7 @@ def _wrote(connection: Connection, sql: str, values: dict[str, Any]) -> bool:
     Where that wrote nothing, either the round is not owned or somebody wrote at the same time, whom
     this statement did not see; one that follows ``_LOCK`` does.
     """
-    if connection.dialect.name == "sqlite":  # where writers take turns anyway
-        sql = sql.replace(" FOR UPDATE", "")
-    return _run(connection, sql, values).rowcount == 1
-
-
-def _run(connection: Connection, sql: str, values: dict[str, Any]) -> Any:
-    return connection.execute(text(sql), values)
+    return run(connection, sql, values).rowcount == 1
 
 
 def _migrate(connection: Connection) -> None:
@@ -362,7 +406,9 @@ def _migrate(connection: Connection) -> None:
 
 def _engine(url: str, connections: int) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+        engine = create_engine(url, pool_size=connections, max_overflow=0)
+        _look_after_idle_connections(engine)
+        return engine
     engine = create_engine(url, connect_args={"timeout": 30}, pool_size=connections)
 
     @event.listens_for(engine, "connect")
@@ -377,3 +423,23 @@ def _engine(url: str, connections: int) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _look_after_idle_connections(engine: Engine) -> None:
+    """Let connections that were idle be looked at before they are used.
+
+    The pool would do so each time, which is one more journey to the server for each transaction.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def _note(_: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _look(connection: Any, record: Any, _: Any) -> None:
+        if time.monotonic() - record.info.get("used", math.inf) < _IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # so that the pool makes new ones

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from agentloop.errors import StoreError
 from agentloop.log import log
-from agentloop.task import CONDITIONS, Change, Most, Status, Task, condition, taken
+from agentloop.sql import clock, run
+from agentloop.task import CONDITIONS, Change, Status, Task, TaskLimits, condition, taken
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ SCHEMA = (
 )
 """The tables, as a step of the store's migrations."""
 
+COUNTING = ("CREATE INDEX agentloop_tasks_counting ON agentloop_tasks (status, principal)",)
+"""What makes it quick to count those that are open, as a later step."""
+
 
 class Transactor(Protocol):
     """Does work in one transaction of the database."""
@@ -42,61 +46,54 @@ class Transactor(Protocol):
 class SQLTasks:
     """A :class:`~agentloop.task.TaskStore` in the database of a :class:`~agentloop.SQLStore`."""
 
-    def __init__(self, do: Transactor, now: Callable[[Connection], float]) -> None:
-        """``do`` runs transactions, ``now`` reads the clock that all processes share."""
+    def __init__(self, do: Transactor) -> None:
+        """``do`` runs transactions."""
         self._do = do
-        self._now = now
 
-    async def create(self, task: Task, *, most: Most | None = None) -> Task:
+    async def create(self, task: Task, *, limits: TaskLimits | None = None) -> Task:
         def work(connection: Connection) -> Task:
-            now = self._now(connection)
-            new = replace(task, created=now, updated=now)
-            _run(connection, _SWEEP, {"now": now})
-            if most is not None:
+            if limits is not None:
                 _take_turns(connection, _CREATING)
-            if _run(connection, _INSERT, {**_columns(new), "call": new.call}).rowcount != 1:
-                return _task(_run(connection, _OF_CALL, {"call": task.call}).one().body)
-            if most is not None:  # what it raises takes the new task back
-                open_tasks = _run(connection, _OPEN, {"principal": task.principal}).one()
-                mine = 0 if task.principal is None else open_tasks.of_principal - 1
-                most.check(in_all=open_tasks.in_all - 1, of_principal=mine)
-            return new
+            now = clock(connection)
+            run(connection, _SWEEP, {"now": now})
+            new = replace(task, created=now, updated=now)
+            known = _find(connection, _OF_CALL, {"call": task.call})
+            if known is None and limits is not None:
+                limits.check(**_open(connection, task.principal))
+            if known is None and _wrote(connection, new):
+                return new
+            return known or _task(run(connection, _OF_CALL, {"call": task.call}).one().body)
 
         return await self._do(work)
 
     async def read(self, id: str) -> Task | None:
         def work(connection: Connection) -> Task | None:
-            return _find(connection, _FIND, {"id": id, "now": self._now(connection)})
+            return _find(connection, _FIND, {"id": id, "now": clock(connection)})
 
         return await self._do(work)
 
     async def change(self, id: str, change: Change) -> Task | None:
         def work(connection: Connection) -> Task | None:
-            now = self._now(connection)
-            return _changed(
-                connection,
-                _find(connection, _locking(connection, _FIND), _at(id, now)),
-                change,
-                now,
-            )
+            now = clock(connection)
+            found = _find(connection, _LOCK, {"id": id, "now": now})
+            return _changed(connection, found, change, now)
 
         return await self._do(work)
 
     async def take(self, *, lease: float, per_principal: int | None = None) -> Task | None:
         def work(connection: Connection) -> Task | None:
-            now = self._now(connection)
+            now = clock(connection)
             query = _WAITING
             if per_principal is not None:
                 query = _WAITING_FAIRLY
                 _take_turns(connection, _TAKING)
             values = {"now": now, "most": per_principal, "never": now + lease * 10}
-            query = _locking(connection, query, skip=True)
-            while (row := _run(connection, query, values).one_or_none()) is not None:
+            while (row := run(connection, query, values).one_or_none()) is not None:
                 try:
                     found = _task(row.body)
                 except StoreError as error:  # it must not keep the others waiting
                     log().warning("task_set_aside", task=row.id, error=str(error))
-                    _run(connection, _SET_ASIDE, {"id": row.id, "until": now + lease})
+                    run(connection, _SET_ASIDE, {"id": row.id, "until": now + lease})
                 else:
                     return _changed(
                         connection, found, lambda task, now: taken(task, now, lease=lease), now
@@ -118,19 +115,19 @@ class SQLTasks:
             values = {
                 "created": created,
                 "id": id,
-                "now": self._now(connection),
+                "now": clock(connection),
                 "status": status,
                 "principal": principal,
                 "limit": limit,
             }
-            return [_task(row.body) for row in _run(connection, _LIST, values)]
+            return [_task(row.body) for row in run(connection, _LIST, values)]
 
         return await self._do(work)
 
     async def count(self) -> Mapping[str, int]:
         def work(connection: Connection) -> Mapping[str, int]:
             counts = dict.fromkeys(CONDITIONS, 0)
-            for row in _run(connection, _COUNT, {"now": self._now(connection)}):
+            for row in run(connection, _COUNT, {"now": clock(connection)}):
                 counts[condition(Status(row.status), held=bool(row.held))] += row.number
             return counts
 
@@ -138,7 +135,7 @@ class SQLTasks:
 
     async def sweep(self) -> int:
         def work(connection: Connection) -> int:
-            return _run(connection, _SWEEP, {"now": self._now(connection)}).rowcount
+            return run(connection, _SWEEP, {"now": clock(connection)}).rowcount
 
         return await self._do(work)
 
@@ -152,15 +149,17 @@ _UPDATE = """UPDATE agentloop_tasks SET principal = :principal, status = :status
     body = :body WHERE id = :id"""
 _ALIVE = "(expires IS NULL OR expires >= :now)"
 _FIND = f"SELECT body FROM agentloop_tasks WHERE id = :id AND {_ALIVE}"
+_LOCK = f"{_FIND} FOR UPDATE"
 _OF_CALL = "SELECT body FROM agentloop_tasks WHERE call = :call"
 # No lease reaches as far as :never: the clock was set back since.
 _FREE = f"""status = 'working' AND (leased_until <= :now OR leased_until > :never) AND {_ALIVE}"""
-_WAITING = f"SELECT id, body FROM agentloop_tasks WHERE {_FREE} ORDER BY updated LIMIT 1"
+_WAITING = f"""SELECT id, body FROM agentloop_tasks WHERE {_FREE}
+    ORDER BY updated LIMIT 1 FOR UPDATE SKIP LOCKED"""
 _WAITING_FAIRLY = f"""SELECT id, body FROM agentloop_tasks t WHERE {_FREE} AND (
     SELECT count(*) FROM agentloop_tasks h WHERE h.status = 'working'
     AND h.leased_until > :now AND h.leased_until <= :never
     AND coalesce(h.principal, '') = coalesce(t.principal, '')
-    ) < :most ORDER BY updated LIMIT 1"""
+    ) < :most ORDER BY updated LIMIT 1 FOR UPDATE SKIP LOCKED"""
 _SET_ASIDE = "UPDATE agentloop_tasks SET leased_until = :until WHERE id = :id"
 _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     AND (CAST(:status AS VARCHAR) IS NULL OR status = :status)
@@ -169,7 +168,7 @@ _LIST = f"""SELECT body FROM agentloop_tasks WHERE {_ALIVE}
     ORDER BY created DESC, id DESC LIMIT :limit"""
 _COUNT = f"""SELECT status, leased_until > :now AS held, count(*) AS number
     FROM agentloop_tasks WHERE {_ALIVE} GROUP BY 1, 2"""
-_OPEN = """SELECT count(*) AS in_all,
+_OPEN = """SELECT count(*) AS open,
     count(CASE WHEN principal = CAST(:principal AS VARCHAR) THEN 1 END) AS of_principal
     FROM agentloop_tasks WHERE status IN ('working', 'input_required')"""
 _SWEEP = "DELETE FROM agentloop_tasks WHERE expires < :now"
@@ -178,17 +177,10 @@ _TAKING, _CREATING = 7311840276, 7311840277
 """The locks of those that count tasks and then change what they counted."""
 
 
-def _locking(connection: Connection, query: str, *, skip: bool = False) -> str:
-    """``query``, so that its rows stay locked; SQLite locks the whole database anyway."""
-    if connection.dialect.name == "sqlite":
-        return query
-    return f"{query} FOR UPDATE SKIP LOCKED" if skip else f"{query} FOR UPDATE"
-
-
 def _take_turns(connection: Connection, lock: int) -> None:
     """Let no other transaction count what this one is about to change; SQLite does so anyway."""
     if connection.dialect.name == "postgresql":
-        _run(connection, "SELECT pg_advisory_xact_lock(:lock)", {"lock": lock})
+        run(connection, "SELECT pg_advisory_xact_lock(:lock)", {"lock": lock})
 
 
 def _changed(connection: Connection, task: Task | None, change: Change, now: float) -> Task | None:
@@ -196,8 +188,19 @@ def _changed(connection: Connection, task: Task | None, change: Change, now: flo
         return None
     new = change(task, now)
     if new is not task:
-        _run(connection, _UPDATE, _columns(new))
+        run(connection, _UPDATE, _columns(new))
     return new
+
+
+def _open(connection: Connection, principal: str | None) -> dict[str, int]:
+    """How many tasks are open, and how many of them are the principal's."""
+    row = run(connection, _OPEN, {"principal": principal}).one()
+    return {"open": row.open, "of_principal": row.of_principal}
+
+
+def _wrote(connection: Connection, task: Task) -> bool:
+    """Write a new task, unless there is one of the same call by now."""
+    return bool(run(connection, _INSERT, {**_columns(task), "call": task.call}).rowcount)
 
 
 def _columns(task: Task) -> dict[str, Any]:
@@ -214,7 +217,7 @@ def _columns(task: Task) -> dict[str, Any]:
 
 
 def _find(connection: Connection, query: str, values: dict[str, Any]) -> Task | None:
-    row = _run(connection, query, values).one_or_none()
+    row = run(connection, query, values).one_or_none()
     return None if row is None else _task(row.body)
 
 
@@ -223,11 +226,3 @@ def _task(body: str) -> Task:
         return Task.from_json(json.loads(body))
     except (ValueError, AttributeError) as error:
         raise StoreError("the store holds a task that cannot be read") from error
-
-
-def _at(id: str, now: float) -> dict[str, Any]:
-    return {"id": id, "now": now}
-
-
-def _run(connection: Connection, sql: str, values: dict[str, Any]) -> Any:
-    return connection.execute(text(sql), values)

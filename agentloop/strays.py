@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
+from functools import partial
+from types import coroutine
 from typing import Any
 
 import anyio
+
+from agentloop.alarm import Alarm
 
 Work = Callable[[], Awaitable[Any]]
 
@@ -35,8 +39,11 @@ def stray(work: Work, *, after: float = 0.0) -> Stray:
 
 
 def on_asyncio() -> bool:
-    """Whether the event loop here is asyncio's, not trio's."""
-    return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+    """Whether the event loop here is asyncio's, not trio's; called in a task."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no event loop of asyncio's runs here
+        return False
 
 
 def told_to_stop() -> bool:
@@ -49,14 +56,20 @@ class Stray(ABC):
     """Work in a task of its own. Once it ``ended``, it was ``cancelled``, or has an ``error``,
     which may be any exception, ``SystemExit`` included, or else a ``value``."""
 
-    ended = False
-    cancelled = False
-    error: BaseException | None = None
-    value: Any = None
+    __slots__ = ("cancelled", "ended", "error", "value")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.cancelled = False
+        self.error: BaseException | None = None
+        self.value: Any = None
 
     @abstractmethod
-    async def wait(self, seconds: float) -> bool:
-        """Wait for the end, at most ``seconds`` long; whether it came."""
+    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
+        """Wait for the end, at most ``seconds`` long; whether it came.
+
+        ``alarm`` is one that nobody else uses meanwhile, to save a timer.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
@@ -81,7 +94,10 @@ class Stray(ABC):
 
 
 class _AsyncioStray(Stray):
+    __slots__ = ("_begun", "_handle", "_loop", "_waiter")
+
     def __init__(self, work: Work, after: float) -> None:
+        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._begun = False
         self._waiter: asyncio.Future[None] | None = None
@@ -89,7 +105,7 @@ class _AsyncioStray(Stray):
         if after:
             self._handle = self._loop.call_later(after, self._start, work)
         else:
-            self._start(work)
+            self._handle = self._loop.create_task(self._go(work))
 
     def _start(self, work: Work) -> None:
         self._handle = self._loop.create_task(self._go(work))
@@ -106,18 +122,19 @@ class _AsyncioStray(Stray):
         if self._waiter is not None:
             _wake(self._waiter)
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
         if not self.ended:
-            await asyncio.sleep(0)  # most work ends in this one turn of the loop: no timer then
+            await _one_turn()  # most work ends in this one turn of the loop: no timer then
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
-        timer = None if seconds == math.inf else self._loop.call_later(seconds, _wake, waiter)
+        ring = Alarm() if alarm is None else alarm
+        if seconds != math.inf:
+            ring.set(seconds, partial(_wake, waiter))
         try:
             await waiter
         finally:
-            if timer is not None:
-                timer.cancel()
+            ring.unset() if alarm else ring.close()
         return self.ended
 
     def cancel(self) -> None:
@@ -125,6 +142,11 @@ class _AsyncioStray(Stray):
         if not self._begun:  # and never will
             self.cancelled = True
             self._end()
+
+
+@coroutine
+def _one_turn() -> Generator[None]:
+    yield
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
@@ -135,6 +157,8 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 class _TrioStray(Stray):
     def __init__(self, work: Work, after: float) -> None:
         import trio
+
+        super().__init__()
 
         self._trio = trio
         self._over = trio.Event()
@@ -156,7 +180,7 @@ class _TrioStray(Stray):
         self._end()
         self._over.set()
 
-    async def wait(self, seconds: float) -> bool:
+    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
         if not self.ended:
             with self._trio.move_on_after(seconds):
                 await self._over.wait()

@@ -19,7 +19,13 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from agentloop.errors import StaleOwnerError, StoreError, TaskEndedError, TooManyTasksError
+from agentloop.errors import (
+    DefinitionError,
+    StaleOwnerError,
+    StoreError,
+    TaskEndedError,
+    TooManyTasksError,
+)
 
 RECORD_VERSION = 1
 
@@ -243,21 +249,27 @@ def cancelled(task: Task, now: float, *, message: str = "") -> Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Most:
-    """How many tasks may be open, which is to say not at their end, before one more is refused."""
+class TaskLimits:
+    """How many tasks may be open, which is to say not at their end; None for any number."""
 
-    in_all: int | None = None
-    per_principal: int | None = None
+    most_open: int | None = None
+    most_open_per_principal: int | None = None
     """For tasks with a principal; where nobody is authenticated, nobody can be told apart."""
 
-    def check(self, *, in_all: int, of_principal: int) -> None:
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if (most := getattr(self, each.name)) is not None and most < 1:
+                raise DefinitionError(f"{each.name}={most!r} is not 1 or more")
+
+    def check(self, *, open: int, of_principal: int) -> None:
         """Raises :class:`TooManyTasksError` where so many open tasks leave no room for another."""
-        if self.per_principal is not None and of_principal >= self.per_principal:
+        most, of_one = self.most_open, self.most_open_per_principal
+        if of_one is not None and of_principal >= of_one:
             raise TooManyTasksError(
-                f"the caller has {of_principal} open tasks, which is as many as one may have"
+                f"the caller has as many open tasks as one may have: {of_principal}"
             )
-        if self.in_all is not None and in_all >= self.in_all:
-            raise TooManyTasksError(f"{in_all} tasks are open, which is as many as there may be")
+        if most is not None and open >= most:
+            raise TooManyTasksError(f"as many tasks are open as there may be: {open}")
 
 
 class Change(Protocol):
@@ -272,7 +284,7 @@ class TaskStore(Protocol):
     Every method may raise :class:`StoreError`, and then did nothing.
     """
 
-    async def create(self, task: Task, *, most: Most | None = None) -> Task:
+    async def create(self, task: Task, *, limits: TaskLimits | None = None) -> Task:
         """Keep a new task; gives it with its times.
 
         Where a task of the same ``call`` is kept already, gives that one. Raises
@@ -325,14 +337,14 @@ class MemoryTasks:
         self._tasks: dict[str, Task] = {}
         self._of_call: dict[str, str] = {}
 
-    async def create(self, task: Task, *, most: Most | None = None) -> Task:
+    async def create(self, task: Task, *, limits: TaskLimits | None = None) -> Task:
         await self.sweep()
         if (known := self._of_call.get(task.call)) is not None:
             return self._tasks[known]
-        if most is not None:
+        if limits is not None:
             theirs = [each.principal for each in self._tasks.values() if not each.status.final]
             mine = 0 if task.principal is None else theirs.count(task.principal)
-            most.check(in_all=len(theirs), of_principal=mine)
+            limits.check(open=len(theirs), of_principal=mine)
         now = _now()
         task = self._tasks[task.id] = replace(task, created=now, updated=now)
         self._of_call[task.call] = task.id

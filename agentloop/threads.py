@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import anyio
@@ -22,6 +22,8 @@ from agentloop.strays import Work, on_asyncio
 MAX_THREADS = 40
 MAX_STUCK = 8
 """Threads that may be left behind, still running, before new calls are refused."""
+IDLE_SECONDS = 10.0
+"""For how long a thread waits for its next call before it ends."""
 
 _LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("agentloop_threads")
 _STUCK: set[_Call] = set()
@@ -111,12 +113,21 @@ class _Worker:
         threading.Thread(target=self._work, name="agentloop tool", daemon=True).start()
 
     def _work(self) -> None:
-        while True:
-            call = self.calls.get()
+        while (call := self._next()) is not None:
             call.run()
             _IDLE.append(self)
             call.tell()
             del call  # or what it holds would live until the next one
+
+    def _next(self) -> _Call | None:
+        try:
+            return self.calls.get(timeout=IDLE_SECONDS)
+        except Empty:
+            try:
+                _IDLE.remove(self)
+            except ValueError:  # somebody has just taken it out, and brings a call
+                return self.calls.get()
+            return None
 
 
 def _worker() -> _Worker:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal, overload
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, overload
 
 import mcp_types
 
@@ -102,10 +103,15 @@ class Tool:
                 f"known are {', '.join(_DIALECTS)}"
             )
 
-    @property
+    @cached_property
     def guarded(self) -> bool:
         """Whether a call must not run twice."""
         return bool(self.once) or self.reconcile is not None
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether nothing stands before a call: nobody to ask, and no claim to make."""
+        return not self.approve and not self.guarded
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it were no tool."""
@@ -121,8 +127,7 @@ class Tool:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """One call of a tool."""
 
     tool: Tool

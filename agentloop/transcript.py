@@ -42,34 +42,38 @@ class Transcript(Sequence[SamplingMessage]):
     nothing, and a step's cost does not grow with the history.
     """
 
-    __slots__ = ("_items", "_length")
+    __slots__ = ("_items", "length")
 
     def __init__(self, messages: Iterable[SamplingMessage] = ()) -> None:
         self._items = list(messages)
-        self._length = len(self._items)
+        self.length = len(self._items)
 
     @property
     def last(self) -> SamplingMessage:
         """The last message."""
-        return self._items[self._length - 1]
+        return self._items[self.length - 1]
 
     def append(self, message: SamplingMessage) -> Transcript:
         """This transcript and ``message`` after it."""
-        if len(self._items) != self._length:
+        if len(self._items) != self.length:
             return Transcript([*self, message])
         self._items.append(message)
         grown = Transcript.__new__(Transcript)
         grown._items = self._items
-        grown._length = self._length + 1
+        grown.length = self.length + 1
         return grown
 
     def replace_last(self, message: SamplingMessage) -> Transcript:
         """This transcript with ``message`` in the place of its last one."""
-        return Transcript([*self._items[: self._length - 1], message])
+        return Transcript([*self._items[: self.length - 1], message])
 
     def to_list(self) -> list[SamplingMessage]:
         """A new list of the messages, as a sampling request wants it."""
-        return self._items[: self._length]
+        return self._items[: self.length]
+
+    def latest(self, number: int) -> list[SamplingMessage]:
+        """The last messages, at most ``number`` of them."""
+        return self._items[max(self.length - number, 0) : self.length]
 
     def imbalance(self, *, open: bool = False) -> str | None:
         """Where tool uses and tool results do not match, or None where they do (SEP-1577).
@@ -78,17 +82,17 @@ class Transcript(Sequence[SamplingMessage]):
         With ``open`` the uses of the last message may wait for their results.
         """
         wanted: list[str] = []
-        for number, message in enumerate(self):
+        for number, message in enumerate(self.to_list()):
             blocks = message.content_as_list
             given = [block.tool_use_id for block in blocks if block.type == "tool_result"]
-            if (given or wanted) and sorted(given) != sorted(wanted):
+            if given != wanted and sorted(given) != sorted(wanted):
                 return f"message {number} has not one result for each tool use before it"
             if given and (message.role != "user" or len(given) != len(blocks)):
                 return f"message {number} holds something else than results"
             wanted = [block.id for block in blocks if block.type == "tool_use"]
             if wanted and message.role != "assistant":
                 return f"message {number} holds a tool use that is not the model's"
-            if len(set(wanted)) != len(wanted):
+            if len(wanted) > 1 and len(set(wanted)) != len(wanted):
                 return f"message {number} has two tool uses of one id"
         return "the last message has tool uses without results" if wanted and not open else None
 
@@ -115,30 +119,30 @@ class Transcript(Sequence[SamplingMessage]):
     def __getitem__(self, index: slice) -> list[SamplingMessage]: ...
     def __getitem__(self, index: int | slice) -> SamplingMessage | list[SamplingMessage]:
         if isinstance(index, slice):
-            return self._items[: self._length][index]
-        at = index if index >= 0 else self._length + index
-        if 0 <= at < self._length:
+            return self._items[: self.length][index]
+        at = index if index >= 0 else self.length + index
+        if 0 <= at < self.length:
             return self._items[at]
-        raise IndexError(f"message {index} of {self._length}")
+        raise IndexError(f"message {index} of {self.length}")
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __iter__(self) -> Iterator[SamplingMessage]:
-        for index in range(self._length):
+        for index in range(self.length):
             yield self._items[index]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transcript):
             return NotImplemented
-        return self._length == other._length and all(
+        return self.length == other.length and all(
             a is b or a == b for a, b in zip(self, other, strict=True)
         )
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        return f"Transcript({self._length} messages)"
+        return f"Transcript({self.length} messages)"
 
 
 _Block: TypeAlias = Annotated[SamplingMessageContentBlock, Field(discriminator="type")]

@@ -27,7 +27,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -222,7 +221,7 @@ def _ending(run: Run) -> dict[str, Any]:
 
 
 def _difference(after: Usage, before: Usage) -> dict[str, Any]:
-    counts = [f.name for f in fields(Usage) if f.name not in ("asks", "estimated")]
+    counts = [name for name in Usage._fields if name not in ("asks", "estimated")]
     return {name: getattr(after, name) - getattr(before, name) for name in counts}
 
 

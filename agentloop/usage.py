@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from agentloop.errors import DefinitionError
 
@@ -58,8 +58,7 @@ class Limits:
                 raise DefinitionError(f"Limits({field.name}={value!r}): {field.name} is {wanted}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens, as the provider reported them or, where it did not, as estimated.
 
     ``input_tokens`` counts everything that was read, cached or not; the two cache figures are the
@@ -78,19 +77,20 @@ class Usage:
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: Usage) -> Usage:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What both used."""
         return Usage(
-            asks=self.asks + other.asks,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
-            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
-            estimated=self.estimated or other.estimated,
+            self.asks + other.asks,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_tokens + other.cache_read_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.estimated or other.estimated,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The figures that are not zero, by name."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name))}
+        return {name: value for name, value in self._asdict().items() if value}
 
     @classmethod
     def from_json(cls, data: object) -> Usage:
@@ -110,4 +110,4 @@ class Usage:
         return cls(**counts, estimated=how[:64] if isinstance(how, str) else None)
 
 
-_COUNTS = tuple(field.name for field in fields(Usage) if field.name != "estimated")
+_COUNTS = tuple(name for name in Usage._fields if name != "estimated")

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from agentloop.errors import AgentLoopError, DefinitionError, ToolError, where
 from agentloop.log import log
 from agentloop.output import explain
+from agentloop.patience import Patience
 from agentloop.place import HERE, Place
 from agentloop.secret import hidden
 from agentloop.strays import stray
@@ -144,7 +145,8 @@ async def _ask(
     place = here.below()
     answer = None
     try:
-        with anyio.move_on_after(seconds) as place.patience:
+        with Patience() as place.patience:
+            place.patience.grant(seconds)
             answer = await here.host.ask_user(place, params)
     except (ToolError, AgentLoopError):
         raise

@@ -1,12 +1,15 @@
-"""Stores under load: several replicas on PostgreSQL of which one is killed every few seconds, and
-what a claim costs.
+"""Stores under load: what a round costs over HTTP, what a claim costs, and several replicas on
+PostgreSQL of which one is killed every few seconds.
 
 uv run python benchmarks/replicas.py [--minutes MINUTES]
+
+A round is measured in a server process of its own, next to a server that is written by hand on the
+bare SDK and keeps its transcript in the sealed state. The clients are requests by hand.
 
 Four server processes over HTTP share a database. 200 clients call an agent whose tools must not
 run twice, again and again; every ten seconds one replica gets ``SIGKILL`` and another takes its
 place. A client whose request came to nothing sends it again, to any replica. What the tools did is
-in a file that they append to. Without PostgreSQL only SQLite's claims are measured.
+in a file that they append to. Without PostgreSQL only SQLite is measured.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,12 +35,18 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import httpx2
+import mcp_memory
+import steps
+import uvicorn
+from mcp.server.mcpserver import Context, MCPServer
 from measuring import machine, table
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from agentloop import Agent, Limits, tool  # noqa: E402
+from agentloop.mcp import resumable  # noqa: E402
 from agentloop.sql_store import SQLiteStore, SQLStore  # noqa: E402
 from agentloop.store import LEASE_SECONDS, Entered  # noqa: E402
 from tests.faults.http import post_of, result_of  # noqa: E402
@@ -46,6 +57,8 @@ REPLICAS = 4
 CLIENTS = 200
 KILL_SECONDS = 10.0
 CLAIMS = 300
+SHORT = 0.5
+"""Minutes of killing where nobody says how long."""
 JSON = dict[str, Any]
 
 
@@ -200,6 +213,138 @@ def row(what: str, value: float, bar: float, unit: str = "", *, least: bool = Fa
     ]
 
 
+# --- what a round costs ------------------------------------------------------------------------
+
+TURNS = 5
+CALLS = 60
+AT_ONCE = 20
+ROUNDS: dict[str, JSON] = {
+    "bare SDK, by hand": {},
+    "agentloop, no store": {},
+    "agentloop, SQLite": {"store": "sqlite"},
+    "agentloop, SQLite, `once` tools": {"store": "sqlite", "once": True},
+    "agentloop, PostgreSQL": {"store": "postgresql"},
+    "agentloop, PostgreSQL, `once` tools": {"store": "postgresql", "once": True},
+}
+"""What a server is, and with which store and tools."""
+
+
+def serve(kind: str, url: str) -> None:
+    """Serve one kind over HTTP; say what was used so far for each line of standard input."""
+    counted: Counter[str] = Counter()
+    store = SQLStore(url) if "store" in ROUNDS[kind] else None
+    if store is not None:
+        event.listen(store._engine, "after_cursor_execute", lambda *_: counted.update(["sql"]))
+        event.listen(store._engine, "commit", lambda *_: counted.update(["commits"]))
+    add = tool(steps.add, once=True) if "once" in ROUNDS[kind] else steps.add
+    limits = Limits(steps=None, tool_calls=None, rounds=None)
+    agent = Agent("adder", tools=[add], limits=limits)
+
+    @resumable(store=store)
+    async def call(ctx: Context[Any, Any]) -> str:
+        return (await agent.run(steps.PROMPT)).text
+
+    server = MCPServer("rounds", log_level="CRITICAL")
+    server.add_tool(mcp_memory.by_hand_rounds if kind.startswith("bare") else call, name="call")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def tell() -> None:
+        print(listener.getsockname()[1], flush=True)
+        for _ in sys.stdin:
+            print(json.dumps({"cpu": time.process_time(), **counted}), flush=True)
+        os._exit(0)
+
+    threading.Thread(target=tell, daemon=True).start()
+    uvicorn.run(server.streamable_http_app(), fd=listener.fileno(), log_level="critical")
+
+
+async def see_through(http: httpx2.AsyncClient, url: str) -> None:
+    """One call to its end."""
+    request: JSON = {}
+    for turn in range(TURNS + 1):
+        result = result_of(await http.post(url, **post_of("call", {}, **request)))
+        uses = [
+            {"type": "tool_use", "id": f"c{turn}-{b}", "name": "add", "input": {"a": turn, "b": b}}
+            for b in range(2)
+        ]
+        said = uses if turn < TURNS else [{"type": "text", "text": "Done."}]
+        (key,) = result["inputRequests"]
+        answer = {"role": "assistant", "model": "m", "content": said}
+        request = {"answers": {key: answer}, "state": result["requestState"]}
+    result = result_of(await http.post(url, **post_of("call", {}, **request)))
+    assert result["structuredContent"] == {"result": "Done."}, result
+
+
+async def crowd(url: str, calls: int) -> None:
+    """So many calls, some of them at once."""
+    async with httpx2.AsyncClient(timeout=60) as http:
+        turns = anyio.CapacityLimiter(AT_ONCE)
+
+        async def one() -> None:
+            async with turns:
+                await see_through(http, url)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(calls):
+                group.start_soon(one)
+
+
+def used_by(kind: str, url: str) -> dict[str, float]:
+    """What the server of a kind uses per step: CPU, statements, transactions; and the wall."""
+    command = [sys.executable, __file__, "--serve", kind, "--store", url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        told, ask = server.stdout, server.stdin
+        assert told is not None
+        assert ask is not None
+
+        def used() -> JSON:
+            ask.write("\n")
+            ask.flush()
+            return {"wall": time.monotonic(), **json.loads(told.readline())}
+
+        address = f"http://127.0.0.1:{told.readline().strip()}/mcp"
+        anyio.run(crowd, address, AT_ONCE)
+        before = used()
+        anyio.run(crowd, address, CALLS)
+        after = used()
+        ask.close()
+    taken = CALLS * (TURNS + 1)
+    return {name: (after[name] - before.get(name, 0)) / taken for name in after}
+
+
+def rounds(url: str | None) -> str:
+    """What a round takes of its server, kind by kind."""
+    took: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, options in ROUNDS.items():
+            if options.get("store") != "postgresql":
+                took[kind] = used_by(kind, f"sqlite:///{folder}/{len(took)}.db")
+            elif url is not None:
+                took[kind] = used_by(kind, url)
+    bare = took["bare SDK, by hand"]["cpu"]
+    rows = [
+        [
+            kind,
+            f"{used['cpu'] * 1e3:.2f} ms",
+            f"{used['cpu'] / bare:.2f}",
+            f"{1 / used['wall']:.0f}",
+            f"{used.get('sql', 0):.1f}",
+            f"{used.get('commits', 0):.2f}",
+        ]
+        for kind, used in took.items()
+    ]
+    header = ["server", "its CPU per step", "to bare", "steps/s", "statements", "transactions"]
+    return (
+        f"A step of calls of {TURNS} turns with two tool calls each, {AT_ONCE} at once, over HTTP; "
+        f"statements and transactions are per step.\n\n{table(header, rows)}"
+    )
+
+
+# --- what a claim costs ------------------------------------------------------------------------
+
+
 async def claim_seconds(store: SQLStore) -> tuple[float, float]:
     """The median time of one claim, and of one bare ``INSERT`` in between them."""
     found = await store.begin(f"claims-{time.time_ns()}", lease=60, keep=600)
@@ -241,14 +386,15 @@ def claims(url: str | None) -> list[list[str]]:
 def report(minutes: float) -> str:
     if not installed():
         sys.stderr.write("PostgreSQL is not installed: no replicas\n")
-        rows = claims(None)
+        costs, rows = rounds(None), claims(None)
     else:
         with running() as url:
-            rows = claims(url) + killed_in_turn(url, minutes)
+            costs, rows = rounds(url), claims(url) + killed_in_turn(url, minutes)
     return "\n\n".join(
         [
-            f"## Stores: {REPLICAS} replicas, {CLIENTS} calls at once, one killed every "
-            f"{KILL_SECONDS:g} s for {minutes:g} minutes; and what a claim costs",
+            f"## Stores: what they cost; {REPLICAS} replicas, {CLIENTS} calls at once, one killed "
+            f"every {KILL_SECONDS:g} s for {minutes:g} minutes",
+            costs,
             table(["figure", "measured", "bar", ""], rows),
         ]
     )
@@ -256,9 +402,14 @@ def report(minutes: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, default=SHORT)
+    parser.add_argument("--serve", metavar="KIND", help=argparse.SUPPRESS)
+    parser.add_argument("--store", metavar="URL", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    sys.stdout.write(f"{report(chosen.minutes)}\n\n{machine()}\n")
+    if chosen.serve:
+        serve(chosen.serve, chosen.store)
+    else:
+        sys.stdout.write(f"{report(chosen.minutes)}\n\n{machine()}\n")
 
 
 if __name__ == "__main__":

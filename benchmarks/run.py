@@ -13,7 +13,17 @@ from pathlib import Path
 from measuring import machine
 
 HERE = Path(__file__).parent
-NAMES = ("steps", "fanout", "runs", "wire", "durable", "mcp_memory", "imports")
+NAMES = (
+    "steps",
+    "fanout",
+    "runs",
+    "wire",
+    "durable",
+    "mcp_memory",
+    "imports",
+    "soak",
+    "replicas",
+)
 
 
 def report(names: list[str]) -> str:

@@ -2,13 +2,15 @@
 
 uv run python benchmarks/soak.py [--minutes MINUTES] [PART ...]
 
+- *overhead*: a step of agentloop's next to one of a loop that is written by hand;
 - *burst*: 1,000 loops through MCP push in one process, five turns that call two tools each and a
   last one in words; all at once, and arriving over ten seconds;
 - *waiting*: 10,000 loops that wait for a client which takes 50 ms to 5 s to answer;
 - *shared*: 500 runs at once on one provider, over real HTTP to an endpoint in another thread;
-- *soak*: loops on all carriers at a steady rate; of twenty one meets a fault, and one is cancelled.
-  The store forgets a call after five seconds; by default it keeps one for an hour, and a soak that
-  is shorter would see nothing but that memory fill up.
+- *soak*: loops on all carriers, and with a store in memory and one in a file, at a steady rate; of
+  twenty one meets a fault, and one is cancelled. The stores forget a call after five seconds; by
+  default they keep one for an hour, and a soak that is shorter would see nothing but that memory
+  fill up.
 
 Client, server, model and tools share one process, and each part has a process of its own.
 """
@@ -27,16 +29,19 @@ import ssl
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import mcp_memory
 import structlog
 from mcp import Client
 from mcp.server.lowlevel import Server
@@ -52,7 +57,9 @@ from agentloop import Agent, Limits, tool
 from agentloop.errors import OverloadedError
 from agentloop.mcp import mount
 from agentloop.mcp.callback import TOOLS, sampling_callback
-from agentloop.store import MemoryStore
+from agentloop.sql_store import SQLiteStore
+from agentloop.store import MemoryStore, Store
+from agentloop.threads import IDLE_SECONDS
 from agentloop.transcript import Transcript
 from agentloop_providers import OpenAIChatProvider
 
@@ -98,12 +105,12 @@ async def add(a: int, b: int) -> str:
 
 @asynccontextmanager
 async def client_of(
-    model: Any, *, carrier: str = "push", tools: Any = (add,)
+    model: Any, *, carrier: str = "push", tools: Any = (add,), store: Store | None = None
 ) -> AsyncIterator[Client]:
     """A client of an agent in this process, with ``model`` behind it."""
     server: Server[Any] = Server("soak")
     agent = Agent("worker", tools=list(tools), limits=Limits(errors=None))
-    mount(server, agent, store=MemoryStore(keep=5) if carrier == "stored" else None)
+    mount(server, agent, store=store)
     async with Client(
         server,
         mode="legacy" if carrier == "push" else "auto",
@@ -173,6 +180,20 @@ def at_least(what: str, value: float, bar: float, unit: str = "") -> Figure:
 
 
 # --- the parts ---------------------------------------------------------------------------------
+
+
+async def overhead(_: float) -> list[Figure]:
+    """What a step takes next to a loop that is written by hand on the same wire."""
+    figures: list[Figure] = []
+    for carrier in ("push", "rounds"):
+        mode, by_hand = mcp_memory.CARRIERS[carrier]
+        for turns, bar in ((5, 1.25), (100, 2)):
+            took = await mcp_memory.measure(mode, ["agentloop", by_hand], turns)
+            ratio = took["agentloop"].ratio_to(took[by_hand])
+            cpu = took[by_hand].median / (turns + 1) * 1e3
+            what = f"CPU per step, {carrier}, {turns} turns, next to {cpu:.2g} ms by hand"
+            figures.append(at_most(what, ratio, bar, " times"))
+    return figures
 
 
 async def burst(_: float) -> list[Figure]:
@@ -354,10 +375,11 @@ async def shared(_: float) -> list[Figure]:
 RATE = 50
 """Loops a second."""
 
+KEEP_SECONDS = 5.0
+"""For which the stores keep a call."""
+
 AT_ONCE = 50
 """Loops at most, so that a busy machine slows the soak down and piles nothing up."""
-
-CARRIERS = ("push", "rounds", "stored")
 
 
 class FaultyModel(Model):
@@ -464,54 +486,71 @@ async def soak(minutes: float) -> list[Figure]:
     run = Soak(minutes)
     tools = (add, work, fail)
     own = Agent("own", tools=list(tools), limits=Limits(errors=None), provider=run.model)
-    async with client_of(run.model, carrier="push", tools=tools) as push:
+    errors: Counter[str] = Counter()
 
-        def calling(client: Client) -> Callable[[], Awaitable[Any]]:
-            async def call() -> None:
-                try:
-                    await client.call_tool("worker", GO)
-                except Exception as error:  # noqa: BLE001  counted by its type
-                    errors[type(error).__name__] = errors.get(type(error).__name__, 0) + 1
+    def calling(client: Client) -> Callable[[], Awaitable[Any]]:
+        async def call() -> None:
+            try:
+                await client.call_tool("worker", GO)
+            except Exception as error:  # noqa: BLE001  counted by its type
+                errors[type(error).__name__] += 1
 
-            return call
+        return call
 
-        errors: dict[str, int] = {}
-        async with (
-            client_of(run.model, carrier="rounds", tools=tools) as rounds,
-            client_of(run.model, carrier="stored", tools=tools) as stored,
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        file = SQLiteStore(Path(folder) / "calls.db", keep=KEEP_SECONDS)
+        stack.push_async_callback(file.close)
+        calls: list[Callable[[], Awaitable[Any]]] = [lambda: own.run("Go")]
+        for carrier, store in (
+            ("push", None),
+            ("rounds", None),
+            ("rounds", MemoryStore(keep=KEEP_SECONDS)),
+            ("rounds", file),
         ):
-            calls = [calling(push), calling(rounds), calling(stored), lambda: own.run("Go")]
-            for call in calls:
-                await call()
-            await anyio.sleep(0.5)
-            before = (len(asyncio.all_tasks()), threading.active_count(), open_files())
-            await run.run(calls)
-            await anyio.sleep(1)
-            gc.collect()
-            after = (len(asyncio.all_tasks()), threading.active_count(), open_files())
+            client = client_of(run.model, carrier=carrier, tools=tools, store=store)
+            calls.append(calling(await stack.enter_async_context(client)))
+        for call in calls:
+            await call()
+        await anyio.sleep(0.5)
+        before = (len(asyncio.all_tasks()), threading.active_count(), open_files())
+        used = time.process_time()
+        await run.run(calls)
+        used = time.process_time() - used
+        await anyio.sleep(IDLE_SECONDS + 2)
+        gc.collect()
+        after = (len(asyncio.all_tasks()), threading.active_count(), open_files())
     sys.stderr.write(
         f"{run.ended} loops, {run.model.faults} faults, {run.cancelled} cancelled, errors that "
-        f"clients saw: {errors}; memory {run.sizes[0][1]:.0f} to {run.sizes[-1][1]:.0f} MB\n"
+        f"clients saw: {dict(errors)}; memory {run.sizes[0][1]:.0f} to {run.sizes[-1][1]:.0f} MB\n"
     )
     tasks, threads, files = (b - a for a, b in zip(before, after, strict=True))
-    megabytes, blocks = run.slopes()
-    return [
+    figures = [
         at_least("loops that end", run.ended, run.begun),
         at_least("loops a second", run.ended / (minutes * 60), RATE * 0.9),
-        at_most("growth per 10,000 loops, after warm-up", megabytes, 1, " MB"),
-        at_most("objects kept per loop, after warm-up", blocks / 10_000, 1),
+        at_most("CPU per loop", used / run.ended * 1e3, 1000 / RATE, " ms"),
         at_most("tasks more than before", tasks, 0),
-        at_most("threads more than before", threads, 8),
+        at_most("threads more than before", threads, 0),
         at_most("files more than before", files, 0),
         at_most("unbalanced histories", run.model.unbalanced, 0),
     ]
+    if minutes >= LONG:
+        megabytes, blocks = run.slopes()
+        figures += [
+            at_most("growth per 10,000 loops, after warm-up", megabytes, 1, " MB"),
+            at_most("objects kept per loop, after warm-up", blocks / 10_000, 1),
+        ]
+    return figures
 
 
 PARTS: dict[str, Callable[[float], Awaitable[list[Figure]]]] = {
-    part.__name__: part for part in (burst, waiting, shared, soak)
+    part.__name__: part for part in (overhead, burst, waiting, shared, soak)
 }
 SHORT = 0.5
 """Minutes of a soak where nobody says how long."""
+
+LONG = 3
+"""Minutes after which memory has warmed up, so that growth can be told from that."""
 
 
 def figures_of(part: str, minutes: float) -> list[Figure]:

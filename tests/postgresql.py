@@ -54,6 +54,19 @@ def running() -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def database(server: str, like: str = "template1") -> str:
+    """The URL of a new database on the server of a URL, a copy of ``like``."""
+    from sqlalchemy import create_engine, make_url, text
+
+    url = make_url(server)
+    engine = create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    name = f"agentloop_{os.urandom(6).hex()}"
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {like}"))
+    engine.dispose()
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
 def _wait_for(ready: list[Any]) -> None:
     until = time.monotonic() + 60
     while subprocess.run(ready, stdout=subprocess.DEVNULL, check=False).returncode:

@@ -280,3 +280,54 @@ async def test_what_was_written_down_is_there_for_whoever_enters_again(store: An
     await store.settle(again, "the outcome", next_state="s")
     following = await entered(await store.enter(call, 1, "", lease=30))
     assert following.entries == ()
+
+
+async def test_of_operations_that_come_together_one_that_is_refused_is_alone(store: Any) -> None:
+    stale = await entered(await store.begin(name(), lease=0.05, keep=KEEP))
+    await anyio.sleep(0.1)
+    await entered(await store.begin(stale.call, lease=30, keep=KEEP))
+    owners = [await entered(await store.begin(name(), lease=30, keep=KEEP)) for _ in range(5)]
+    came: dict[str, Any] = {}
+
+    async def claim(round: Round) -> None:
+        try:
+            came[round.call] = await store.claim(round, "pay")
+        except StaleOwnerError:
+            came[round.call] = "refused"
+
+    async with anyio.create_task_group() as group:
+        for round in (*owners[:2], stale, *owners[2:]):
+            group.start_soon(claim, round)
+    assert came.pop(stale.call) == "refused"
+    assert came == {owner.call: Claim(new=True) for owner in owners}
+    for owner in owners:
+        assert await store.claim(owner, "pay") == Claim(new=False)
+
+
+async def test_operations_that_come_together_take_one_transaction(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "store.db")
+    commits: list[Any] = []
+    owners = [await entered(await store.begin(name(), lease=30, keep=KEEP)) for _ in range(20)]
+    sqlalchemy.event.listen(store._engine, "commit", commits.append)
+    async with anyio.create_task_group() as group:
+        for owner in owners:
+            group.start_soon(store.claim, owner, "pay")
+    await store.close()
+    assert len(commits) == 1
+
+
+async def test_connections_that_were_cut_while_they_were_idle_are_made_anew(postgres: str) -> None:
+    store = SQLStore(postgres, connections=2)
+    held = await entered(await store.begin(name(), lease=30, keep=KEEP))
+    engine = sqlalchemy.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(
+            sqlalchemy.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        )
+    engine.dispose()
+    await anyio.sleep(1.1)
+    assert await store.claim(held, "pay") == Claim(new=True)
+    await store.close()

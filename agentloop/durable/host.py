@@ -48,6 +48,8 @@ class Delegate(Protocol):
 class DurableHost(Host):
     """Surrounds one execution of a durable run."""
 
+    wraps_calls = True
+
     def __init__(
         self,
         order: Order,

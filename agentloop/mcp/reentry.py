@@ -177,6 +177,10 @@ async def _with_progress(
             return outcome
         except ExceptionGroup as errors:
             raise first_of(errors, CapabilityError, StateError, StoreError) or errors from None
+
+    async def enter_and_return() -> Any:
+        try:
+            return await enter()
         finally:
             with anyio.move_on_after(RETURN_SECONDS):
                 await request.stream.open()
@@ -186,7 +190,7 @@ async def _with_progress(
         if seconds is None or wire.close_sse_stream is None:
             return await enter()
         return await alongside(
-            lambda: request.stream.keep_short(wire, seconds, progress.beat), enter
+            lambda: request.stream.keep_short(wire, seconds, progress.beat), enter_and_return
         )
     finally:
         await progress.stop()

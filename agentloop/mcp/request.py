@@ -33,6 +33,8 @@ class Request:
 
     context: Any
     """The host's own context object."""
+    wire: ServerRequestContext[Any, Any]
+    """The SDK's own context, which the others wrap."""
     session: ServerSession
     id: str
     answers: InputResponses
@@ -74,12 +76,6 @@ class Request:
     def in_rounds(self) -> bool:
         """Whether asks travel in results, for want of a way to send requests to the client."""
         return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
-
-    @property
-    def wire(self) -> ServerRequestContext[Any, Any]:
-        """The SDK's own context, which the others wrap."""
-        wire = getattr(self.context, "request_context", self.context)
-        return getattr(wire, "_srctx", wire)
 
     async def ask(self, request: ServerRequest, answer: type[AnswerT]) -> AnswerT:
         """What the client answers to a request of the server's, which belongs to this one.
@@ -146,6 +142,7 @@ def _of_low_level(context: ServerRequestContext[Any, Any], values: list[Any]) ->
         return None
     return Request(
         context,
+        context,
         context.session,
         str(context.request_id),
         params.input_responses or {},
@@ -170,10 +167,13 @@ def _behind_boundary() -> bool:
 
 def _of_context(context: Any) -> Request:
     """From MCPServer's context or FastMCP's: they have the same names for what is needed."""
+    session, id = context.session, context.request_id  # FastMCP raises where it has none
+    wire = context.request_context
     return Request(
         context,
-        context.session,
-        context.request_id,
+        getattr(wire, "_srctx", wire),
+        session,
+        id,
         context.input_responses or {},
         context.request_state,
     )

@@ -64,10 +64,14 @@ def _all_blocks(blocks: Iterable[Any]) -> Iterable[Any]:
             yield from block.content
 
 
+_INSIDE = ("text", "data", "mime_type", "input", "name", "id", "structured_content", "meta")
+
+
 def _data(block: Any) -> list[Any]:
     """What a block holds, but for the blocks inside of it."""
-    inside = ("text", "data", "mime_type", "input", "name", "id", "structured_content", "resource")
-    values = [getattr(block, name, None) for name in inside]
-    if block.type == "resource":
-        values[-1] = [getattr(block.resource, name, None) for name in ("uri", "text", "blob")]
-    return [value for value in (*values, block.meta) if value is not None]
+    held: dict[str, Any] = block.__dict__  # a model takes long to say that it has no such attribute
+    values = [held.get(name) for name in _INSIDE]
+    if (resource := held.get("resource")) is not None:
+        parts: dict[str, Any] = resource.__dict__
+        values += [parts.get(name) for name in ("uri", "text", "blob")]
+    return [value for value in values if value is not None]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import anyio
-import anyio.lowlevel
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
@@ -47,6 +47,7 @@ from agentloop.place import HERE, Place
 from agentloop.run import Run
 from agentloop.tools import Tool
 from agentloop.transcript import WIRE
+from agentloop.turns import after_turns
 
 STATE_VERSION = 1
 
@@ -115,7 +116,7 @@ class RoundsHost(ServedHost):
         self._strangers: dict[str, Run] = {}
         """Runs that nothing was kept of, by the key of a kept run that they began in place of."""
         self._values: dict[str, Any] = saved.get("values", {})
-        self._stalled = anyio.Event()
+        self._stalls = 0
         self._scope = anyio.CancelScope()
         in_task = request.running is not None
         self._may_detach = not in_task and serving.task != "never" and HANDOVER.get() is not None
@@ -228,7 +229,13 @@ class RoundsHost(ServedHost):
             await self.wait(place)
 
     def stalled(self) -> None:
-        self._stalled.set()
+        self._stalls += 1
+        after_turns(_SETTLE, partial(self._leave, self._stalls))
+
+    def _leave(self, stall: int) -> None:
+        """Leave the function, unless it could go on after all since it stalled."""
+        if self.root.blocked and stall == self._stalls:
+            self._scope.cancel()
 
     async def run(self, function: Callable[[], Awaitable[Any]]) -> Any:
         """Enter ``function``: what it gives, or :class:`Suspended`.
@@ -248,16 +255,6 @@ class RoundsHost(ServedHost):
     async def wait(self, place: Place) -> None:
         """Park ``place``, and leave the function once it can go no further. Does not return."""
         place.park()
-        while not self._scope.cancel_called:
-            stalled = self._stalled
-            if not self.root.blocked:
-                await stalled.wait()
-            for _ in range(_SETTLE):
-                await anyio.lowlevel.checkpoint()
-            if self.root.blocked:
-                self._scope.cancel()
-            elif stalled is self._stalled:
-                self._stalled = anyio.Event()
         await anyio.sleep_forever()
 
     def _suspended(self) -> Suspended:

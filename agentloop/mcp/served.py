@@ -74,8 +74,8 @@ class ServedHost(Host):
         """The client as a provider, whatever it declared."""
         self._emulate = serving.emulate
         self.store = serving.store
-        self.named = secrets.token_urlsafe(24)
-        """Names the call where it is kept."""
+        self.named = "" if serving.store is None else secrets.token_urlsafe(24)
+        """Names the call where it is kept, if it is."""
         self._input_limits = serving.input_limits
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:

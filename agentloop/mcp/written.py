@@ -7,6 +7,7 @@ to the SDK, each message would be turned into JSON again each time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from mcp_types import (
@@ -18,6 +19,7 @@ from mcp_types import (
 )
 from pydantic import PrivateAttr
 
+from agentloop.memo import Memo
 from agentloop.transcript import WIRE, written
 
 
@@ -46,6 +48,10 @@ class Writer:
         return request
 
 
+_TOOLS: Memo[dict[str, Any]] = Memo()
+"""Tools as they are written: they are an agent's, and leave with every ask of each of its runs."""
+
+
 class _Request(CreateMessageRequest):
     """A sampling request whose messages are written by a :class:`Writer`."""
 
@@ -54,9 +60,13 @@ class _Request(CreateMessageRequest):
     def model_dump(self, **options: Any) -> dict[str, Any]:
         if options != WIRE:
             return super().model_dump(**options)
-        params = self.params.model_dump(**WIRE, exclude={"messages"})
+        params = self.params.model_dump(**WIRE, exclude={"messages", "tools"})
         write = self._writer.message
         params["messages"] = [write(message) for message in self.params.messages]
+        if self.params.tools is not None:
+            params["tools"] = [
+                _TOOLS.get(tool, partial(tool.model_dump, **WIRE)) for tool in self.params.tools
+            ]
         return {"method": self.method, "params": params}
 
 

@@ -21,6 +21,7 @@ from tenacity import (
 
 from agentloop.errors import DefinitionError, ProviderError
 from agentloop.log import log
+from agentloop.patience import time_left
 
 T = TypeVar("T")
 
@@ -77,9 +78,8 @@ class Retry:
         return cast("T", outcome)
 
     def _is_over(self, state: RetryCallState) -> bool:
-        left = anyio.current_effective_deadline() - anyio.current_time()
         stop = stop_after_attempt(self.attempts) | stop_before_delay(self.seconds)
-        return state.upcoming_sleep >= left or stop(state)
+        return state.upcoming_sleep >= time_left() or stop(state)
 
     def _wait(self, state: RetryCallState) -> float:
         asked = _last(state).wait

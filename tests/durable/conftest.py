@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import pytest
 pytest.importorskip("dbos")
 
 from dbos import DBOS
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url
+
+from tests.postgresql import database as new
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def database(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
     """The URL of a PostgreSQL database with the engine's tables, which take long to make."""
-    url = _copy(postgres, "runs")
+    url = new(postgres)
     DBOS.migrate(url)
     return url
 
@@ -45,14 +46,6 @@ def template(postgres: str) -> str:
 @pytest.fixture(scope="session")
 def new_database(template: str) -> Callable[[], str]:
     """Gives the URL of one more empty PostgreSQL database."""
-    return lambda: _copy(template, f"runs_{os.urandom(6).hex()}")
-
-
-def _copy(url: str, name: str) -> str:
-    """The URL of a new database like that of ``url``."""
-    server = make_url(url)
-    engine = create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {server.database}"))
-    engine.dispose()
-    return server.set(database=name).render_as_string(hide_password=False)
+    like = make_url(template).database
+    assert like is not None
+    return lambda: new(template, like)

@@ -1,8 +1,8 @@
 """Whatever comes in gives a result or a clear error.
 
-Inputs are whole ones, drawn from the protocol's own types, that are then broken. A few thousand
-are tried, the same each time; ``AGENTLOOP_FUZZ=1000000 pytest tests/faults/test_fuzz.py`` tries so
-many replies and states, other ones each time, and the other inputs in proportion.
+Inputs are whole ones, drawn from the protocol's own types, that are then broken. 20,000 replies and
+states are tried, the same each time; ``AGENTLOOP_FUZZ=1000000 pytest tests/faults/test_fuzz.py``
+tries so many, other ones each time. Of the other inputs there are as many in proportion.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.faults.wire import JSON, Refuse, Rejected, Silence, Wire, connected
 from tests.leaks import tasks_alive
 
 LONG = "AGENTLOOP_FUZZ" in os.environ
-INPUTS = int(os.environ.get("AGENTLOOP_FUZZ", "6000"))
+INPUTS = int(os.environ.get("AGENTLOOP_FUZZ", "20000"))
 """Replies and states, half and half."""
 
 MUTANTS = 50

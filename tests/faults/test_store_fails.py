@@ -88,16 +88,17 @@ class Failing(SQLiteStore):
         self._at, self._done = at, done
         self._lock = threading.Lock()
 
-    def _transact(self, work: Any) -> Any:
+    def _transact(self, operations: Any) -> Any:
         with self._lock:
-            self.count += 1
-            fails = self.count == self._at
+            first = self.count
+            self.count += len(operations)
+            fails = first < self._at <= self.count
         if fails and not self._done:
             raise StoreError("down for a moment")
-        result = super()._transact(work)
+        outcomes = super()._transact(operations)
         if fails:
             raise StoreError("lost on the way back")
-        return result
+        return outcomes
 
 
 @pytest.mark.fault("B70", on=(STORED,))

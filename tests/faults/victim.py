@@ -71,20 +71,24 @@ class Steps:
         self.step(type(event).__name__)
 
 
+LOOKS = ("read", "take")
+
+
 class SteppingStore(SQLStore):
     """A store whose operations are steps."""
 
     steps: Steps
 
-    def _transact(self, work: Any) -> Any:
-        what = work.__qualname__.split(".")[1]
-        looks = what in ("read", "take")
-        if not looks:
-            self.steps.step(f"before {what}")
-        done = super()._transact(work)
-        if what != "read" and not (looks and done is None):
-            self.steps.step(f"after {what}")
-        return done
+    def _transact(self, operations: Any) -> Any:
+        named = [operation.work.__qualname__.split(".")[1] for operation in operations]
+        for what in named:
+            if what not in LOOKS:
+                self.steps.step(f"before {what}")
+        outcomes = super()._transact(operations)
+        for what, outcome in zip(named, outcomes, strict=True):
+            if what != "read" and not (what in LOOKS and outcome.value is None):
+                self.steps.step(f"after {what}")
+        return outcomes
 
 
 def worker(ledger: Ledger, steps: Steps, pause: float) -> Agent[str]:

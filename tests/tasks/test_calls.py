@@ -12,6 +12,7 @@ from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
@@ -25,6 +26,7 @@ from mcp_types import (
 from pydantic import BaseModel, ConfigDict
 
 from agentloop import Agent, Limits, ask_user, gather, tool
+from agentloop.errors import DefinitionError
 from agentloop.mcp import Tasks, detach, mount, resumable
 from agentloop.mcp.request import IDEMPOTENCY_KEY
 from agentloop.store import MemoryStore
@@ -35,6 +37,7 @@ from tests.tasks.kit import HOSTS, JSON, answers_of, calling, on_mcpserver, refu
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 GO = {"prompt": "go"}
+NO_ROOM = {"reason": "too_many_tasks", "retryable": True}
 every_host = pytest.mark.parametrize("host", HOSTS)
 every_way = pytest.mark.parametrize("over", ["memory", "http"])
 
@@ -463,6 +466,60 @@ async def test_the_same_key_is_the_same_task() -> None:
         assert await client.task("calc", {"prompt": "other"}, **named) != first
     async with calling(server) as client:
         assert await client.task("calc", GO, **named) == first
+
+
+@every_host
+@every_way
+async def test_a_call_that_there_is_no_room_for_is_told_so_and_may_come_again(
+    host: str, over: str
+) -> None:
+    """Nothing is kept of it. A call that is a task already needs no room."""
+    store = MemoryStore()
+    server = HOSTS[host](tasks_of(store, most_open=1))
+    mount(server, calc(), task="always")
+    named = {"meta": {IDEMPOTENCY_KEY: "k"}}
+    with served(server, over) as at:
+        async with calling(at) as client:
+            first = await client.task("calc", GO, **named)
+            error = await refused(client.call("calc", GO))
+            assert (error.code, error.data) == (INTERNAL_ERROR, NO_ROOM)
+            assert error.message == (
+                "as many tasks are open as there may be: 1; "
+                "send the same request again when some have ended"
+            )
+            assert [task.id for task in await store.tasks.list()] == [first]
+            assert await client.task("calc", GO, **named) == first
+            await client.cancel(first)
+            assert await client.task("calc", GO) != first
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_run_that_outgrew_its_rounds_loses_nothing_where_there_is_no_room(
+    stored: bool,
+) -> None:
+    """The round that would have made it a task may be sent again until there is room."""
+    server = on_mcpserver(tasks_of(most_open=1))
+    mount(server, calc(), name="first", task="always")
+    store = MemoryStore() if stored else None
+    mount(server, calc(limits=Limits(rounds=1)), name="long", store=store)
+    with steps_of(3) as model:
+        async with calling(server) as client:
+            first = await client.task("first", GO)
+            came = await client.call("long", GO)
+            answers = await answers_of(model, came["inputRequests"])
+            again: Any = {"answers": answers, "state": came["requestState"]}
+            for _ in range(2):
+                error = await refused(client.call("long", GO, **again))
+                assert (error.code, error.data) == (INTERNAL_ERROR, NO_ROOM)
+            await client.cancel(first)
+            news = await client.finish(await client.task("long", GO, **again), model)
+    assert news["result"]["structuredContent"] == {"result": "through"}
+
+
+@pytest.mark.parametrize("name", ["most_open", "most_open_per_principal"])
+async def test_there_is_room_for_one_task_at_least(name: str) -> None:
+    with pytest.raises(DefinitionError, match=f"^{name}=0 is not 1 or more$"):
+        tasks_of(**{name: 0})
 
 
 async def test_nobody_at_work_is_the_authors_mistake(caplog: pytest.LogCaptureFixture) -> None:

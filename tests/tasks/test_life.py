@@ -19,7 +19,7 @@ import httpx2
 import pytest
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
-from mcp_types import INVALID_PARAMS
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import AnyHttpUrl
 
 from agentloop import Agent
@@ -294,26 +294,41 @@ def post(url: str, method: str, params: dict[str, Any], token: str | None = None
     return result_of(httpx2.post(url, json=body, headers=headers, timeout=10))
 
 
+def guarded(lab: Lab, tasks: Tasks) -> Any:
+    """The app of a server for Alice and Bob alone."""
+    url = AnyHttpUrl("http://127.0.0.1/")
+    settings = AuthSettings(
+        issuer_url=url,
+        resource_server_url=url,
+        required_scopes=["use"],
+        validate_token_resource=False,
+    )
+    server = HOSTS["low-level"](tasks)
+    mount(server, lab.agent(), task="always", provider=ScriptedProvider(_works_once, repeat=True))
+    return server.streamable_http_app(auth=settings, token_verifier=Tokens())
+
+
+def test_whoever_has_as_many_tasks_as_one_may_have_gets_no_other_one() -> None:
+    """Whoever the token names, on whichever connection; the others do not notice."""
+    store, lab = MemoryStore(), Lab()
+    named = {"name": "worker", "arguments": GO}
+    with serving_http(lambda: guarded(lab, Tasks(store, most_open_per_principal=2))) as url:
+        first, _ = (post(url, "tools/call", named, "alice")["taskId"] for _ in range(2))
+        with pytest.raises(Rejected, match="as many open tasks as one may have: 2") as rejected:
+            post(url, "tools/call", named, "alice")
+        assert rejected.value.code == INTERNAL_ERROR
+        assert post(url, "tools/call", named, "bob")["resultType"] == "task"
+        post(url, "tasks/cancel", {"taskId": first}, "alice")
+        assert post(url, "tools/call", named, "alice")["resultType"] == "task"
+
+
 def test_X6_the_tasks_of_others_are_not_there() -> None:
     """For another principal a task is unknown, whatever is asked of it; idempotency keys, too."""
     store = MemoryStore()
     lab = Lab()
 
-    def app() -> Any:
-        url = AnyHttpUrl("http://127.0.0.1/")
-        settings = AuthSettings(
-            issuer_url=url,
-            resource_server_url=url,
-            required_scopes=["use"],
-            validate_token_resource=False,
-        )
-        server = HOSTS["low-level"](Tasks(store))
-        model = ScriptedProvider(_works_once, repeat=True)
-        mount(server, lab.agent(), task="always", provider=model)
-        return server.streamable_http_app(auth=settings, token_verifier=Tokens())
-
     named = {"name": "worker", "arguments": GO}
-    with serving_http(app) as url:
+    with serving_http(lambda: guarded(lab, Tasks(store))) as url:
         id = post(url, "tools/call", named, "alice")["taskId"]
         asks = [
             ("tasks/get", {"taskId": id}),

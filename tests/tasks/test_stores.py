@@ -11,9 +11,19 @@ from typing import Any
 import anyio
 import pytest
 
-from agentloop.errors import StaleOwnerError, StoreError
+from agentloop.errors import StaleOwnerError, StoreError, TooManyTasksError
 from agentloop.store import Entered, MemoryStore, Settled
-from agentloop.task import Status, Task, answered, cancelled, finished, held, parked, released
+from agentloop.task import (
+    Status,
+    Task,
+    TaskLimits,
+    answered,
+    cancelled,
+    finished,
+    held,
+    parked,
+    released,
+)
 
 sqlalchemy = pytest.importorskip("sqlalchemy")
 
@@ -224,6 +234,64 @@ async def test_nobody_keeps_all_workers_busy(tasks: Any) -> None:
     )
     following = await tasks.take(lease=30, per_principal=1)
     assert (following.principal, following.id != alices.id) == ("alice", True)
+
+
+@every_store
+async def test_no_more_tasks_are_open_than_there_may_be(tasks: Any) -> None:
+    """Those that wait for their client are open, those that ended or expired are not."""
+    limits = TaskLimits(most_open=3)
+    waits = await tasks.create(new(asks=ASK, status=Status.INPUT_REQUIRED), limits=limits)
+    await tasks.create(new(call="the call"), limits=limits)
+    await tasks.create(new(ttl=0.3), limits=limits)
+    refused = new()
+    with pytest.raises(TooManyTasksError, match="as many tasks are open as there may be: 3"):
+        await tasks.create(refused, limits=limits)
+    assert await tasks.read(refused.id) is None
+    again = await tasks.create(new(call="the call"), limits=limits)  # is no other task
+    assert again.call == "the call"
+    await tasks.change(waits.id, lambda task, now: cancelled(task, now))
+    await tasks.create(new(), limits=limits)
+    with pytest.raises(TooManyTasksError):
+        await tasks.create(refused, limits=limits)
+    await anyio.sleep(0.4)
+    await tasks.create(refused, limits=limits)
+
+
+@every_store
+async def test_one_caller_leaves_room_for_the_others(tasks: Any) -> None:
+    """Callers that nobody authenticated are not taken for one."""
+    limits = TaskLimits(most_open=6, most_open_per_principal=2)
+    for principal in ("alice", "alice", "bob", None, None, None):
+        await tasks.create(new(principal=principal), limits=limits)
+    with pytest.raises(TooManyTasksError, match="as many open tasks as one may have: 2"):
+        await tasks.create(new(principal="alice"), limits=limits)
+    for principal in ("bob", None):
+        with pytest.raises(TooManyTasksError, match="there may be: 6"):
+            await tasks.create(new(principal=principal), limits=limits)
+    await tasks.create(new(principal="alice"))  # where no limits are given, there are none
+
+
+@every_store
+async def test_what_there_is_room_for_once_is_kept_once(
+    url: str, tasks: Any, opened: Callable[[str], Any]
+) -> None:
+    """However many are made at the same time, and through however many servers."""
+    many = [tasks] if url == "memory" else [tasks, opened(url).tasks, opened(url).tasks]
+    limits = TaskLimits(most_open=7, most_open_per_principal=5)
+    waiting = [(which, principal) for which in many for principal in ["alice"] * 12 + ["bob"] * 12]
+
+    async def create() -> bool:
+        which, principal = waiting.pop()
+        try:
+            await which.create(new(principal=principal), limits=limits)
+        except TooManyTasksError:
+            return False
+        return True
+
+    came = await all_at_once(create, len(waiting))
+    assert came.count(True) == len(await tasks.list()) == 7
+    for principal in ("alice", "bob"):
+        assert 2 <= len(await tasks.list(principal=principal)) <= 5
 
 
 @every_store

@@ -515,6 +515,29 @@ async def test_k7_a_flood_of_tasks_is_worked_on_a_few_at_a_time() -> None:
     assert most == 3
 
 
+async def test_k7_who_has_as_many_tasks_as_one_may_have_is_told_so() -> None:
+    async with wired(a_server(most_open=3, most_open_per_principal=2), is_silent) as wire:
+        with acting("alice"):
+            tasks = [await begin(wire, "adder") for _ in range(2)]
+            error = await error_of(begin(wire, "adder"))
+            assert (error.code, error.data) == (
+                -32603,
+                {"reason": "too_many_tasks", "retryable": True},
+            )
+            assert str(error).startswith("the caller has as many open tasks as one may have: 2;")
+        with acting("bob"):
+            await begin(wire, "adder")
+            assert str(await error_of(begin(wire, "adder"))).startswith(
+                "as many tasks are open as there may be: 3;"
+            )
+            # What becomes no task needs no room.
+            made = await wire.request("tools/call", {"name": "foreign", "arguments": {}})
+            assert made["content"][0]["text"] == "no task"
+        with acting("alice"):
+            await wire.request("tasks/cancel", {"taskId": tasks[0]["taskId"]})
+            await begin(wire, "adder")
+
+
 async def test_k8_only_tasks_cancel_cancels_a_task() -> None:
     silent, model = True, Model(*SUM)
 

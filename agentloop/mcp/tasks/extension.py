@@ -27,7 +27,7 @@ from agentloop.mcp.tasks.wire import TaskParams, too_many_tasks
 from agentloop.mcp.tasks.worker import Worker
 from agentloop.store import Store
 from agentloop.strays import stray
-from agentloop.task import Most, Task
+from agentloop.task import Task, TaskLimits
 
 S = TypeVar("S")
 StateT = TypeVar("StateT")
@@ -64,8 +64,8 @@ class Tasks(Extension):
         look_every: float = 1.0,
         at_once: int = 64,
         per_principal: int | None = None,
-        most: int | None = 10_000,
-        most_per_principal: int | None = 1_000,
+        most_open: int | None = 10_000,
+        most_open_per_principal: int | None = 1_000,
         grace: float = 0.0,
         stream_seconds: float | None = STREAM_SECONDS,
     ) -> None:
@@ -77,8 +77,8 @@ class Tasks(Extension):
         it stops, it goes on for ``grace`` seconds with those it works on; what is not through by
         then is left to others, or to its next start.
 
-        ``most`` tasks may be open in the store, and ``most_per_principal`` of any one caller that
-        the transport authenticates; a call that would become one more is refused.
+        ``most_open`` tasks may be open in the store, and ``most_open_per_principal`` of any one
+        caller that the transport authenticates; a call that would become one more is refused.
 
         Clients of 2025-11-25 that wait for a result over HTTP get a new stream every
         ``stream_seconds``, where the host has an event store.
@@ -86,10 +86,9 @@ class Tasks(Extension):
         self._store = store
         self._tools: dict[str, When] = dict(tools or {})
         self._grace = grace
-        for name, number in (("most", most), ("most_per_principal", most_per_principal)):
-            if number is not None and number < 1:
-                raise DefinitionError(f"{name}={number!r} is not 1 or more")
-        self._most = Most(in_all=most, per_principal=most_per_principal)
+        self._limits = TaskLimits(
+            most_open=most_open, most_open_per_principal=most_open_per_principal
+        )
         listeners = Listeners(store.tasks, poll=poll, look_every=look_every)
         self._make_worker = lambda: Worker(
             store,
@@ -210,7 +209,7 @@ class Tasks(Extension):
                 "nobody works on tasks here: give the server lifespan=tasks.lifespan()"
             )
         try:
-            task = await self._store.tasks.create(task, most=self._most)
+            task = await self._store.tasks.create(task, limits=self._limits)
         except TooManyTasksError as error:
             raise too_many_tasks(error) from error
         self._look()

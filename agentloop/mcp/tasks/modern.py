@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.request_state import authenticated_principal
+from mcp.shared.exceptions import MCPError
 
 from agentloop.errors import TaskEndedError
 from agentloop.mcp.handover import (
@@ -94,6 +95,8 @@ class ModernTasks:
                 result = await serve()
             finally:
                 HANDOVER.reset(token)
+            if handover.refused is not None:  # which FastMCP makes a tool's error of
+                raise handover.refused
             if handover.task is None:
                 return result
         assert handover.task is not None
@@ -165,20 +168,26 @@ class _Handover:
         self._ctx, self._ttl, self._create = ctx, ttl, create
         self.store, self.keep = store, kept_for(ttl)
         self.task: Task | None = None
+        self.refused: MCPError | None = None
 
     async def take(self, continued: Continued) -> None:
-        self.task = await self._create(
-            Task(
-                id=secrets.token_urlsafe(24),
-                call=continued.call,
-                request=_request(self._ctx),
-                principal=authenticated_principal(self._ctx),
-                caller=caller(),
-                ttl=self._ttl,
-                round=continued.round,
-                asks=continued.asks or {},
-                status=Status.INPUT_REQUIRED if continued.asks else Status.WORKING,
-            )
+        try:
+            self.task = await self._create(self._new(continued))
+        except MCPError as error:
+            self.refused = error
+            raise
+
+    def _new(self, continued: Continued) -> Task:
+        return Task(
+            id=secrets.token_urlsafe(24),
+            call=continued.call,
+            request=_request(self._ctx),
+            principal=authenticated_principal(self._ctx),
+            caller=caller(),
+            ttl=self._ttl,
+            round=continued.round,
+            asks=continued.asks or {},
+            status=Status.INPUT_REQUIRED if continued.asks else Status.WORKING,
         )
 
 

@@ -66,7 +66,11 @@ def unknown_task() -> MCPError:
 
 def too_many_tasks(error: TooManyTasksError) -> MCPError:
     """The error for a call that there is no room for as a task."""
-    return MCPError(code=INTERNAL_ERROR, message=f"{error}; call again when some have ended")
+    return MCPError(
+        code=INTERNAL_ERROR,
+        message=f"{error}; send the same request again when some have ended",
+        data={"reason": error.code, "retryable": True},
+    )
 
 
 def answers_to(task: Task, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Waiting:
         """``on_answer`` is told when a task was given an answer."""
         self._ctx, self._tasks, self._on_answer, self._poll = ctx, tasks, on_answer, poll
         id = str(ctx.request_id)
-        self._request = Request(ctx, ctx.session, id, {}, None, answered=answered)
+        self._request = Request(ctx, ctx, ctx.session, id, {}, None, answered=answered)
         self._stream_seconds = stream_seconds
         self._on = None if answered else ctx.request_id
         """The request on whose stream the client is told and asked."""
