@@ -34,6 +34,7 @@ from agentloop import Agent, Limits, RunResult, Stop, ToolError, gather, tool
 from agentloop.events import AskStarted, Event, ToolEnded
 from agentloop.mcp import Tasks, mount, resumable
 from agentloop.place import HERE, Host, Place
+from agentloop.provider import Provider
 from agentloop.run import Run
 from agentloop.store import MemoryStore
 from agentloop.telemetry import OpenTelemetry
@@ -57,7 +58,26 @@ on_each_carrier = pytest.mark.parametrize("carrier", CARRIERS)
 on_each_backend = pytest.mark.parametrize("backend", BACKENDS)
 pytestmark = pytest.mark.timeout(300)
 
-scripts = st.lists(drawn.replies.map(CreateMessageResultWithTools.model_validate), max_size=5)
+
+def read(reply: JSON) -> CreateMessageResultWithTools:
+    """A reply as a client writes it. It writes no null into ``_meta``, nor an empty one."""
+    return CreateMessageResultWithTools.model_validate(_without_nulls(reply))
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    whole = {key: _without_nulls(item) for key, item in value.items()}
+    if "_meta" in whole:
+        whole["_meta"] = {key: item for key, item in whole["_meta"].items() if item is not None}
+        if not whole["_meta"]:
+            del whole["_meta"]
+    return whole
+
+
+scripts = st.lists(drawn.replies.map(read), max_size=5)
 limits = st.builds(
     Limits,
     steps=st.sampled_from([1, 2, 3, 6]),
@@ -140,7 +160,7 @@ async def play(carrier: Carrier, script: Sequence[Any], limits: Limits | None = 
 
 @on_each_carrier
 @on_each_backend
-@examples(20)
+@examples(12)
 @given(scripts)
 def test_guarantee_1_every_tool_use_has_exactly_one_result_at_every_ask(
     carrier: Carrier, backend: str, script: list[Any]
@@ -158,7 +178,7 @@ def test_guarantee_1_every_tool_use_has_exactly_one_result_at_every_ask(
 
 @on_each_carrier
 @on_each_backend
-@examples(20)
+@examples(12)
 @given(scripts)
 def test_guarantee_2_the_same_conversation_gives_the_same_transcript_on_every_carrier(
     carrier: Carrier, backend: str, script: list[Any]
@@ -191,7 +211,7 @@ async def test_guarantee_2_the_same_scenario_gives_the_same_transcript_on_every_
 class Keeping(Host):
     """Keeps the run after each of its changes, as JSON, and goes on from one that was kept."""
 
-    def __init__(self, model: Memory, after: JSON | None = None) -> None:
+    def __init__(self, model: Provider, after: JSON | None = None) -> None:
         super().__init__(model, None)
         self.kept: list[JSON] = []
         self._after = after
@@ -231,15 +251,14 @@ async def kept_and_ended(agent: Agent[Any], host: Keeping) -> tuple[list[JSON], 
 
 
 @on_each_backend
-@examples(25)
+@examples(15)
 @given(scripts)
 def test_guarantee_3_gone_on_with_from_any_point_a_run_ends_as_if_never_suspended(
     backend: str, script: list[Any]
 ) -> None:
     async def check() -> None:
         model = Memory(script)
-        add = Played(ScriptedProvider()).add
-        agent = Agent("worker", tools=[add], limits=Limits(steps=5))
+        agent = Agent("worker", tools=[Played(ScriptedProvider()).add], limits=Limits(steps=5))
         points, end = await kept_and_ended(agent, Keeping(model))
         assert len(points) > 1
         for point in points:
@@ -250,7 +269,7 @@ def test_guarantee_3_gone_on_with_from_any_point_a_run_ends_as_if_never_suspende
 
 
 @on_each_backend
-@examples(20)
+@examples(12)
 @given(scripts)
 def test_guarantee_3_a_new_server_at_every_round_is_the_server_that_began(
     backend: str, script: list[Any]
@@ -292,7 +311,7 @@ plans = st.lists(st.lists(st.lists(st.integers(0, 2), max_size=3), max_size=4), 
 
 @on_each_carrier
 @on_each_backend
-@examples(20)
+@examples(12)
 @given(plans)
 def test_guarantee_4_a_call_that_finished_is_never_made_again(
     carrier: Carrier, backend: str, plan: list[list[list[int]]]
@@ -368,7 +387,7 @@ async def called(
 
 @on_each_carrier
 @on_each_backend
-@examples(25)
+@examples(15)
 @given(scripts, limits)
 def test_guarantee_5_no_limit_is_overrun_by_more_than_what_was_in_flight(
     carrier: Carrier, backend: str, script: list[Any], limits: Limits
@@ -506,7 +525,8 @@ class Hostile:
         return says(text("fine")) if self.fine else on_a_wire(self.broken(self.reply))
 
     def broken(self, value: Any) -> Any:
-        return drawn.broken(value, self.random) if self.random.random() < 0.8 else value
+        whole = self.fine or self.random.random() < 0.2
+        return value if whole else drawn.broken(value, self.random)
 
     async def call(self, wire: Wire) -> JSON:
         arguments = on_a_wire(self.broken(GO))
@@ -525,9 +545,7 @@ class Hostile:
         news = await following(wire, task["taskId"])
         while news["status"] == "input_required":
             answers = {key: await self.answer("", {}) for key in news["inputRequests"]}
-            given = {"taskId": task["taskId"], "inputResponses": answers}
-            if not self.fine:
-                given = {key: self.broken(value) for key, value in given.items()}
+            given = {"taskId": self.broken(task["taskId"]), "inputResponses": self.broken(answers)}
             try:
                 await wire.request("tasks/update", on_a_wire(given))
             except Rejected as rejected:
@@ -561,7 +579,7 @@ def on_a_wire(value: Any) -> Any:
 
 @pytest.mark.parametrize("carrier", [*CLIENTS, "task"])
 @on_each_backend
-@examples(25)
+@examples(15)
 @given(drawn.replies, drawn.seeds)
 def test_guarantee_7_no_input_of_a_client_causes_anything_but_a_result_or_a_clear_error(
     carrier: str, backend: str, reply: JSON, seed: int
@@ -624,11 +642,9 @@ TRAVELS = {
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_guarantee_8_a_step_costs_the_same_however_long_the_history_is(carrier: str) -> None:
     """Counted in calls of agentloop's functions on the server, which no clock disturbs."""
-    early = await calls_in(carrier, 40) - await calls_in(carrier, 20)
-    late = await calls_in(carrier, 160) - await calls_in(carrier, 80)
-    # What grew with the history would be called four times as often; what is sent when there is
-    # time for it, and forgotten when nobody holds it, comes a little more or less often.
-    grows = {file for file in late if late[file] / 80 > early[file] / 20 * 1.5 + 0.5}
+    early = await calls_in(carrier, 20) - await calls_in(carrier, 10)
+    late = await calls_in(carrier, 80) - await calls_in(carrier, 40)
+    grows = {file for file in late if late[file] / 40 > early[file] / 10 * 1.05}
 
     assert early["loop.py"], "it is counted"
     assert grows == TRAVELS[carrier]

@@ -36,7 +36,7 @@ def can_fail(named: str) -> bool:
     called = {
         ast.unparse(node.func) for node in ast.walk(found[name]) if isinstance(node, ast.Call)
     }
-    known = functions_of("histories.py") | found
+    known = {**functions_of("histories.py"), **found}
     helpers = [known[call] for path in called if (call := path.rpartition(".")[2]) in known]
     left_out = re.search(r"mark\.(skip|xfail)\b", ast.unparse(found[name]))
     return left_out is None and any(asserts(node) for node in (found[name], *helpers))
