@@ -644,7 +644,9 @@ async def test_guarantee_8_a_step_costs_the_same_however_long_the_history_is(car
     """Counted in calls of agentloop's functions on the server, which no clock disturbs."""
     early = await calls_in(carrier, 20) - await calls_in(carrier, 10)
     late = await calls_in(carrier, 80) - await calls_in(carrier, 40)
-    grows = {file for file in late if late[file] / 40 > early[file] / 10 * 1.05}
+    # What grew with the history would be called four times as often; what is sent when there is
+    # time for it, and forgotten when nobody holds it, comes a little more or less often.
+    grows = {file for file in late if late[file] / 40 > early[file] / 10 * 1.5 + 0.5}
 
     assert early["loop.py"], "it is counted"
     assert grows == TRAVELS[carrier]
