@@ -123,7 +123,7 @@ class SQLStore:
         :class:`~agentloop.store.Store`. Raises :class:`DefinitionError` for a bad URL."""
         self.lease, self.keep = lease, keep
         try:
-            self._engine = _engine(url, connections)
+            self._engine = _engine(url, connections, lease)
         except (ArgumentError, ImportError) as error:
             raise DefinitionError(f"no store can be had at this URL: {error}") from error
         is_sqlite = self._engine.dialect.name == "sqlite"
@@ -404,10 +404,11 @@ def _migrate(connection: Connection) -> None:
         )
 
 
-def _engine(url: str, connections: int) -> Engine:
+def _engine(url: str, connections: int, lease: float) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         engine = create_engine(url, pool_size=connections, max_overflow=0)
         _look_after_idle_connections(engine)
+        _let_go_after(engine, max(lease, 1.0))
         return engine
     engine = create_engine(url, connect_args={"timeout": 30}, pool_size=connections)
 
@@ -443,3 +444,17 @@ def _look_after_idle_connections(engine: Engine) -> None:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError from error  # so that the pool makes new ones
+
+
+def _let_go_after(engine: Engine, seconds: float) -> None:
+    """Have the server end transactions whose process was paused or cut off in their midst.
+
+    What they lock could not be taken over before that.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _limit(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {round(seconds * 1000)}")
+        cursor.close()
+        connection.commit()

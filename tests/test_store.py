@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,29 @@ async def test_connections_that_were_cut_while_they_were_idle_are_made_anew(post
     await anyio.sleep(1.1)
     assert await store.claim(held, "pay") == Claim(new=True)
     await store.close()
+
+
+async def test_an_owner_that_is_paused_in_a_transaction_does_not_keep_the_round(
+    postgres: str,
+) -> None:
+    paused, other = SQLStore(postgres, lease=0.3), SQLStore(postgres)
+    held = await entered(await paused.begin(name(), lease=0.3, keep=KEEP))
+    awake = threading.Event()
+
+    def pause(connection: Any) -> None:
+        lock = "SELECT epoch FROM agentloop_rounds WHERE call = :call FOR UPDATE"
+        connection.execute(sqlalchemy.text(lock), {"call": held.call}).one()
+        awake.wait(10)
+
+    async def write() -> None:
+        with pytest.raises(StoreError):
+            await paused._do(pause)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(write)
+        await anyio.sleep(0.5)
+        with anyio.fail_after(5):
+            await entered(await other.begin(held.call, lease=30, keep=KEEP))
+        awake.set()
+    await paused.close()
+    await other.close()
