@@ -16,7 +16,7 @@ from agentloop.journal import Journal
 from agentloop.loop import Driver
 from agentloop.output import Output
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
-from agentloop.provider import Provider
+from agentloop.provider import Provider, checked
 from agentloop.result import RunResult
 from agentloop.run import Prompt, Run, Stop, start, stop, traced
 from agentloop.tools import Tool, Toolbox, tool
@@ -78,6 +78,8 @@ class Agent(Generic[OutputT]):
     ) -> None:
         """``provider`` answers where the caller cannot; ``description`` tells other models what
         the agent is good for. Raises :class:`DefinitionError` for what cannot work."""
+        checked(provider)
+        _check_limits(limits)
         self.provider = provider
         self.description = description or f"Ask the agent {name}."
         self._toolbox = Toolbox(tools)
@@ -127,6 +129,8 @@ class Agent(Generic[OutputT]):
         :class:`DefinitionError` or :class:`CapabilityError` where that leaves nobody, and nothing
         for what happens in the run: that is in the result.
         """
+        checked(provider)
+        _check_limits(limits)
         definition = self.definition.limited(limits)
         place = _enter(provider, on_event, user)
         host = place.host
@@ -205,6 +209,11 @@ class Agent(Generic[OutputT]):
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, tools={list(self._toolbox)})"
+
+
+def _check_limits(limits: Any) -> None:
+    if limits is not None and not isinstance(limits, Limits):
+        raise DefinitionError(f"limits={limits!r}: write it as limits=Limits(steps=...)")
 
 
 def _enter(provider: Provider | None, sink: Sink | None, user: User | None) -> Place:

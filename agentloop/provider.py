@@ -36,6 +36,15 @@ class Provider(Protocol):
         ...
 
 
+def checked(provider: Any) -> None:
+    """Raises :class:`DefinitionError` for a spec, which is a provider for the command alone."""
+    if isinstance(provider, str):
+        raise DefinitionError(
+            f"provider={provider!r} is a text: give a provider, e.g. OfflineProvider(), or "
+            f"agentloop.provider.load_provider({provider!r})"
+        )
+
+
 def provider_names() -> list[str]:
     """The names of the providers that are installed, without loading any of them."""
     return sorted(entry.name for entry in entry_points(group=GROUP))

@@ -38,7 +38,7 @@ class Signature:
             self._model = create_model(label, __config__=config, __module__=module, **fields)
             schema = self._model.model_json_schema(schema_generator=QuietSchema)
         except Exception as error:  # there is no end to what an annotation may be
-            why = getattr(error, "message", error)
+            why = str(getattr(error, "message", error)).partition(". ")[0]
             raise DefinitionError(f"tool {label!r}: no JSON schema: {why}") from error
         self.schema: dict[str, Any] = _untitled(schema)
 

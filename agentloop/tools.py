@@ -210,6 +210,8 @@ class Toolbox(Mapping[str, Tool]):
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]]) -> None:
         """Raises :class:`DefinitionError` for two tools of one name, or a reserved one."""
         self._tools: dict[str, Tool] = {}
+        if callable(tools) or isinstance(tools, str | Tool):
+            raise DefinitionError("tools= takes a list of tools: write tools=[...]")
         for item in tools:
             made = item if isinstance(item, Tool) else tool(item)
             if made.name in self._tools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import time
 from typing import Any
 
@@ -441,3 +442,45 @@ async def test_what_fails_in_once_fails_as_it_is() -> None:
 
     with pytest.raises(KeyError, match="this"):
         await once("a", fail)
+
+
+# --- what people try first ---------------------------------------------------------------------
+
+
+def look(at: str) -> str:
+    """Look."""
+    return at
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "said"),
+    [
+        ({"limits": {"steps": 3}}, "write it as limits=Limits(steps=...)"),
+        ({"provider": "offline"}, "load_provider('offline')"),
+    ],
+)
+async def test_words_for_the_command_are_refused_in_code_with_what_to_write(
+    mistaken: Any, said: str
+) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        Agent("agent", **mistaken)
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        await Agent("agent").run("Go", **mistaken)
+
+
+@pytest.mark.parametrize("tools", ["look", look, tool(look)])
+def test_one_tool_where_a_list_is_wanted(tools: Any) -> None:
+    with pytest.raises(DefinitionError, match=re.escape("write tools=[...]")):
+        Agent("agent", tools=tools)
+
+
+def test_what_no_model_can_write_is_refused_in_one_sentence() -> None:
+    class Camera: ...
+
+    def snap(camera: Camera) -> str:
+        """Take a picture."""
+        return ""
+
+    snap.__annotations__["camera"] = Camera
+    with pytest.raises(DefinitionError, match=r"tool 'snap': no JSON schema: .*Camera'>$"):
+        Agent("agent", tools=[snap])

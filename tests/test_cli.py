@@ -321,7 +321,8 @@ HI = ("hi", "--provider", "scripted:hello.json")
         ([], "required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
         (["run"], "required: AGENT, PROMPT"),
-        (["run", "agents.py", "hi"], "file.py:name or package.module:name, not 'agents.py'"),
+        (["run", "agents.py", "hi"], "which agent of agents.py? Write agents.py:NAME"),
+        (["run", "plain", "hi"], "file.py:name or package.module:name, not 'plain'"),
         (["run", "nosuch.py:plain", "hi"], "there is no file nosuch.py"),
         (["run", "nosuch:plain", "hi"], "nosuch: ModuleNotFoundError"),
         (["run", "agents.py:plane", "hi"], "has no 'plane'; it has: look, plain, typed, made"),
@@ -333,7 +334,7 @@ HI = ("hi", "--provider", "scripted:hello.json")
         (["run", "agents.py:plain", *HI, "--arg", "a=b"], "it takes no --arg"),
         (
             ["run", "agents.py:made", "hi"],
-            "agents.py:made needs --arg folder=...; it takes: folder (pathlib.Path, required), "
+            "agents.py:made needs --arg folder=...; it takes: folder (Path, required), "
             "depth (int, default 3), tags (list[str] | None, default None)",
         ),
         (["run", "agents.py:made", "hi", "--arg", "dept=3"], "no parameter 'dept'; it takes: fo"),

@@ -6,6 +6,7 @@ of a real server by a real client, in memory.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections import Counter
@@ -681,11 +682,14 @@ async def calls_in(carrier: str, steps: int) -> Counter[str]:
         async with connected(server, answer, modern=carrier != PUSH) as wire:
             await wire.call("worker", GO, rounds=steps)
 
+    gc.collect()
+    gc.disable()  # what earlier runs left is not of this one
     sys.setprofile(count)
     try:
         await run()
     finally:
         sys.setprofile(None)
+        gc.enable()
     assert len(played.ran) == steps - 1
     return counted
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,14 @@ def test_every_error_has_a_code_that_is_its_own() -> None:
     codes = [cls.code for cls in own]
     assert len(set(codes)) == len(codes)
     assert all(code == code.lower() and " " not in code for code in codes)
+
+
+@pytest.mark.parametrize("module", list(PUBLIC))
+def test_a_public_name_is_in_the_reference(module: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
+    entries = {line.removeprefix("::: ") for line in page.splitlines() if line.startswith("::: ")}
+    named = {entry.rpartition(".")[2] for entry in entries}
+    package = import_module(module)
+    for name in package.__all__:
+        home = getattr(getattr(package, name), "__module__", None)
+        assert name in named or home in entries or name == "__version__", name

@@ -55,11 +55,13 @@ def _value(parameter: inspect.Parameter, text: str, story: str) -> Any:
 
 def _describe(parameter: inspect.Parameter) -> str:
     default = parameter.default
-    needed = "required" if default is parameter.empty else f"default {default}"
+    given = f"default {'empty' if default == '' else default}"
+    needed = "required" if default is parameter.empty else given
     return f"{parameter.name} ({_kind(parameter)}, {needed})"
 
 
 def _kind(parameter: inspect.Parameter) -> str:
     if parameter.annotation is parameter.empty:
         return "text"
-    return inspect.formatannotation(parameter.annotation)
+    kind = parameter.annotation
+    return kind.__name__ if isinstance(kind, type) else inspect.formatannotation(kind)

@@ -32,6 +32,8 @@ def load(spec: str, arguments: Mapping[str, str]) -> Any:
 
 def _load(spec: str, arguments: Mapping[str, str]) -> Any:
     home, _, name = spec.rpartition(":")
+    if name.endswith(".py") and Path(spec).is_file():
+        raise DefinitionError(f"which agent of {spec}? Write {spec}:NAME")
     if not home or not name or name.endswith(".py"):
         raise DefinitionError(f"AGENT is file.py:name or package.module:name, not {spec!r}")
     module = _module(home)

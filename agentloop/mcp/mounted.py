@@ -48,6 +48,8 @@ def mount(
     arguments are those of :func:`agentloop.mcp.resumable`. Raises :class:`DefinitionError` for any
     other server.
     """
+    if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(f"mount() takes a server and an Agent, not {agent!r}")
     name = name or agent.name
     description = description or agent.description
     options: Any = {
@@ -72,6 +74,7 @@ def mount(
 
         call = resumable(**options)(begin if store is None else begin_or_resume)
         call.__annotations__["return"] = _output_type(agent)
+        call.__name__ = name  # the input schema's title, and what errors call the tool
         server.add_tool(call, name=name, description=description, structured_output=True)
     elif isinstance(server, Server):
         add_tool(cast("Server[Any]", server), agent, name=name, description=description, **options)
@@ -110,4 +113,5 @@ def _mount_fastmcp(
 
     call = resumable(**options)(begin if options["store"] is None else begin_or_resume)
     call.__annotations__["return"] = _output_type(agent)
+    call.__name__ = name
     server.tool(call, name=name, description=description)

@@ -47,7 +47,7 @@ from agentloop.mcp.served import (
 from agentloop.mcp.stored import detached, over_stored_rounds
 from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.place import HERE, Place
-from agentloop.provider import Provider
+from agentloop.provider import Provider, checked
 from agentloop.store import Store, StoreError, UnknownRoundError
 
 P = ParamSpec("P")
@@ -104,6 +104,7 @@ def resumable(
     every ``stream_seconds`` where the host has an event store, so that nothing in between ends a
     long one; None for never.
     """
+    checked(provider)
     serving = Serving(
         provider, store, on_event, emulate, max_state_bytes, task, input_limits, stream_seconds
     )
