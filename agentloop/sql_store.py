@@ -6,6 +6,7 @@ Needs SQLAlchemy: ``pip install 'mcp-agentloop[store]'``, for PostgreSQL ``[post
 from __future__ import annotations
 
 import math
+import sqlite3
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 _OUT_OF_REACH = (OperationalError, PoolTimeout)
 
+_BUSY_SECONDS = 30.0
+"""How long SQLite waits for others who use the file."""
 _SWEEP_SECONDS = 60.0
 
 _IDLE_SECONDS = 1.0
@@ -404,18 +407,33 @@ def _migrate(connection: Connection) -> None:
         )
 
 
+def _write_ahead(connection: Any) -> None:
+    """Have SQLite write ahead. Unlike all else, that does not wait for others who use the file."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
 def _engine(url: str, connections: int, lease: float) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         engine = create_engine(url, pool_size=connections, max_overflow=0)
         _look_after_idle_connections(engine)
         _let_go_after(engine, max(lease, 1.0))
         return engine
-    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=connections)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=connections)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _write_ahead(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -217,7 +217,7 @@ def test_replicas_that_alternate_and_one_of_them_is_killed(
     """Every request goes to the other replica, until there is only one."""
     url = new_url(tmp_path)
     wanted = undisturbed(host, tmp_path, own=own)
-    trial = Trial(host, url, tmp_path, own=own, pause=0.05)
+    trial = Trial(host, url, tmp_path, own=own, pause=0.2)
     replicas = [trial.start(), trial.start()]
     until = time.monotonic() + PATIENCE
     while not trial.step(replicas[0]):
