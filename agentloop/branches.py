@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -23,7 +24,8 @@ async def gather(*runs: Awaitable[T]) -> list[T]:
     """
     results: list[Any] = [None] * len(runs)
     here = HERE.get()
-    branches = [here.below() if here else None for _ in runs]
+    # What is in a task already runs at the place where that began, and not in a branch of ours.
+    branches = [here.below() if here and not asyncio.isfuture(run) else None for run in runs]
 
     async def branch(number: int, run: Awaitable[T]) -> None:
         place = branches[number]

@@ -8,6 +8,7 @@ model, all open asks leave together.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,7 @@ from agentloop.mcp.written import Writer, sending
 from agentloop.meta import Reply
 from agentloop.place import HERE, Place
 from agentloop.run import Run
+from agentloop.strays import on_asyncio
 from agentloop.tools import Tool
 from agentloop.transcript import WIRE
 from agentloop.turns import after_turns
@@ -118,6 +120,8 @@ class RoundsHost(ServedHost):
         self._values: dict[str, Any] = saved.get("values", {})
         self._stalls = 0
         self._scope = anyio.CancelScope()
+        self._parked: set[asyncio.Task[Any]] = set()
+        """The tasks of asyncio's in which something is parked."""
         in_task = request.running is not None
         self._may_detach = not in_task and serving.task != "never" and HANDOVER.get() is not None
         self._counts_rounds = not in_task and not self._may_detach
@@ -249,13 +253,21 @@ class RoundsHost(ServedHost):
                 outcome = await function()
         finally:
             HERE.reset(token)
+            for task in self._parked:  # which the author started, and nobody told to stop
+                task.cancel()
         self._check_all_resumed()
         return self._suspended() if self._scope.cancel_called else outcome
 
     async def wait(self, place: Place) -> None:
         """Park ``place``, and leave the function once it can go no further. Does not return."""
         place.park()
-        await anyio.sleep_forever()
+        task = asyncio.current_task() if on_asyncio() else None
+        if task is not None:
+            self._parked.add(task)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._parked.discard(task)  # pyright: ignore[reportArgumentType]
 
     def _suspended(self) -> Suspended:
         detached = self._detached or (self._may_detach and self._out_of_rounds())
