@@ -30,6 +30,7 @@ from agentloop.store import (
     StoreError,
     UnknownRoundError,
 )
+from agentloop.text import is_clean
 
 try:
     from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -157,6 +158,9 @@ class SQLStore:
     async def enter(
         self, call: str, number: int, answers: str, *, lease: float
     ) -> Entered | Busy | Settled:
+        if not is_clean(call):
+            raise UnknownRoundError("this call is not known here")
+
         def work(connection: Connection) -> Entered | Busy | Settled:
             return _enter(connection, Round(call, number), answers, lease)
 

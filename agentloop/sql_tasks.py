@@ -13,6 +13,7 @@ from agentloop.errors import StoreError
 from agentloop.log import log
 from agentloop.sql import clock, run
 from agentloop.task import CONDITIONS, Change, Status, Task, TaskLimits, condition, taken
+from agentloop.text import is_clean
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class SQLTasks:
         def work(connection: Connection) -> Task | None:
             return _find(connection, _FIND, {"id": id, "now": clock(connection)})
 
-        return await self._do(work)
+        return await self._do(work) if is_clean(id) else None
 
     async def change(self, id: str, change: Change) -> Task | None:
         def work(connection: Connection) -> Task | None:
@@ -78,7 +79,7 @@ class SQLTasks:
             found = _find(connection, _LOCK, {"id": id, "now": now})
             return _changed(connection, found, change, now)
 
-        return await self._do(work)
+        return await self._do(work) if is_clean(id) else None
 
     async def take(self, *, lease: float, per_principal: int | None = None) -> Task | None:
         def work(connection: Connection) -> Task | None:

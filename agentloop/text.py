@@ -27,6 +27,11 @@ def clean(text: str) -> str:
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
+def is_clean(text: str) -> bool:
+    """Whether a database takes ``text`` as it is; nothing in one is called otherwise."""
+    return clean(text) == text
+
+
 def too_deep(value: Any, depth: int = MAX_DEPTH) -> bool:
     """Whether ``value``, made of dicts and lists, nests deeper than ``depth``."""
     level: list[Any] = [value]

@@ -214,6 +214,13 @@ async def test_an_unknown_round_and_an_expired_one_are_refused(store: Any) -> No
         await store.enter(call, 1, "", lease=30)
 
 
+@pytest.mark.parametrize("call", ["", "nobody's", "h\0", "h\ud800", "h" * 100_000])
+async def test_a_name_that_no_call_can_have_is_an_unknown_one(store: Any, call: str) -> None:
+    """A client may name a call as it likes: no database's own error comes of it."""
+    with pytest.raises(UnknownRoundError):
+        await store.enter(call, 0, "", lease=30)
+
+
 async def test_sweeping_forgets_what_has_expired_and_nothing_else(store: Any) -> None:
     old, young = name(), name()
     held = await entered(await store.begin(old, lease=0.01, keep=0.05))

@@ -310,6 +310,14 @@ async def test_a_task_whose_time_is_over_is_not_there(tasks: Any) -> None:
 
 
 @every_store
+@pytest.mark.parametrize("id", ["", "nobody's", "id\0", "id\ud800", "i" * 100_000])
+async def test_a_name_that_no_task_can_have_is_an_unknown_one(tasks: Any, id: str) -> None:
+    """A client may name a task as it likes: no database's own error comes of it."""
+    assert await tasks.read(id) is None
+    assert await tasks.change(id, lambda task, now: task) is None
+
+
+@every_store
 async def test_a_call_may_be_made_again_after_its_task_was_forgotten(tasks: Any) -> None:
     first = await tasks.create(new(call="the call", ttl=0.05))
     await anyio.sleep(0.1)
