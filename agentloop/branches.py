@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import anyio
 from pydantic_core import to_jsonable_python
@@ -14,10 +14,37 @@ from agentloop.errors import DefinitionError
 from agentloop.place import HERE
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 
-async def gather(*runs: Awaitable[T]) -> list[T]:
-    """Await ``runs`` at the same time and give their results in order.
+# For a type checker a few results are a tuple, as with asyncio.gather: only so each keeps its type.
+@overload
+async def gather(run1: Awaitable[T1], run2: Awaitable[T2], /) -> tuple[T1, T2]: ...
+@overload
+async def gather(
+    run1: Awaitable[T1], run2: Awaitable[T2], run3: Awaitable[T3], /
+) -> tuple[T1, T2, T3]: ...
+@overload
+async def gather(
+    run1: Awaitable[T1], run2: Awaitable[T2], run3: Awaitable[T3], run4: Awaitable[T4], /
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+async def gather(
+    run1: Awaitable[T1],
+    run2: Awaitable[T2],
+    run3: Awaitable[T3],
+    run4: Awaitable[T4],
+    run5: Awaitable[T5],
+    /,
+) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
+async def gather(*runs: Awaitable[T]) -> list[T]: ...
+async def gather(*runs: Awaitable[Any]) -> Any:
+    """Await ``runs`` at the same time and give their results, a list, in order.
 
     Inside a served function, the asks of all of them leave in the same round. If one raises, the
     others are cancelled and its exception is raised as it is.
