@@ -96,10 +96,17 @@ async def wanted(options: argparse.Namespace) -> AsyncGenerator[Evaluation]:
                 loaded = await loaded
             if hasattr(loaded, "__aenter__"):
                 loaded = await stack.enter_async_context(loaded)
-        if not isinstance(loaded, Evaluation):
-            kind = type(cast("object", loaded)).__name__
-            raise DefinitionError(f"{spec} gives no Evaluation, but: {kind}")
-        yield loaded
+        yield _checked(spec, loaded)
+
+
+def _checked(spec: str, loaded: object) -> Evaluation:
+    if isinstance(loaded, Agent):
+        raise DefinitionError(
+            f"{spec} is an agent: evaluate it over cases with eval CASES.jsonl --agent {spec}"
+        )
+    if not isinstance(loaded, Evaluation):
+        raise DefinitionError(f"{spec} gives no Evaluation, but: {type(loaded).__name__}")
+    return loaded
 
 
 def budget_of(given: Sequence[str]) -> Budget:

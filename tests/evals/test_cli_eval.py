@@ -252,6 +252,7 @@ def test_recorded_cases_are_checked_without_a_model(run: Run, tmp_path: Path) ->
         (["none.py"], "there is no file none.py"),
         (["words.py:nobody"], "words.py has no 'nobody'"),
         (["words.py:nothing"], "gives no Evaluation, but: int"),
+        (["words.py:agent"], "with eval CASES.jsonl --agent words.py:agent"),
         (["cases.jsonl"], "say with --agent who is asked"),
         (["words.py", "--agent", "words.py:agent"], "are for cases in JSONL"),
         (["words.py", "--budget", "apples=3"], "no budget 'apples'"),
