@@ -131,6 +131,37 @@ async def test_it_reads_any_folder(example: Any, folder: Path) -> None:
     assert masts.text.startswith("2: `masts: int = 2` (notes/boats.py:4, in class Boat)")
 
 
+async def test_it_explains_what_documents_explain(example: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "locks.md").write_text(
+        "# The canal\n\nBoats wait for locks, and locks wait for boats: they work in turn.\n\n"
+        "## Locks\n\nA lock lifts a boat by letting water in.\n\n"
+        "| lock | rise |\n| --- | --- |\n| Upper | 4 m |\n| Lower | 3 m |\n"
+    )
+    (tmp_path / "notes" / "gates.py").write_text(
+        'gates = open("gates")\n\n\ndef gate(\n    side: str,\n) -> None:\n'
+        '    """Gates are closed by hand."""\n'
+    )
+    agent = example.librarian(str(tmp_path / "notes"))
+    works = await ask(agent, "How do locks work?")
+    assert works.text.startswith(
+        "Locks: A lock lifts a boat by letting water in. (notes/locks.md:5)"
+    )
+    there = await ask(agent, "Which locks are there?")
+    assert "| Upper | 4 m |\n    | Lower | 3 m |" in there.text.split("\n\n")[1]
+    closed = await ask(agent, "How does a gate work?")
+    assert closed.text.startswith("`def gate`: Gates are closed by hand. (notes/gates.py:4)")
+
+
+async def test_a_brief_question_finds_the_file_of_that_name(example: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for number in range(30):
+        (tmp_path / "notes" / f"log{number:02}.txt").write_text("Another tide was seen.\n" * 9)
+    (tmp_path / "notes" / "tides.md").write_text("# About\n\nThe moon pulls the water.\n")
+    result = await ask(example.librarian(str(tmp_path / "notes")), "How do tides work?")
+    assert "The moon pulls the water." in result.text
+
+
 async def test_it_says_when_nothing_is_found(example: Any, folder: Path) -> None:
     result = await ask(example.librarian(str(folder)), "Who invented the zeppelin?")
     assert "Nothing that was found answers it" in result.text

@@ -150,6 +150,37 @@ async def test_several_values_are_looked_up_in_one_reply() -> None:
     assert all(city in result.text for city in ("Paris", "London", "New York"))
 
 
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("Which is larger, Oslo or Rome?", ["Oslo", "Rome"]),
+        ("Compare Oslo with 'St. Ives' and Rome", ["St. Ives", "Oslo", "Rome"]),
+        ("Oslo or Rome?", ["Oslo", "Rome"]),
+        ("How do you do?", []),
+    ],
+)
+async def test_names_are_looked_up_though_no_word_of_the_question_is_the_tools(
+    question: str, names: list[str]
+) -> None:
+    def population(city: str) -> int:
+        """Look up the inhabitants."""
+        return len(city) * 1000
+
+    result = await ask(question, population)
+    calls = [call for turn in replies(result)[:1] for call in turn]
+    assert calls == [("population", {"city": name}) for name in names]
+    assert all(f"(population(city='{name}'))" in result.text for name in names)
+
+
+async def test_a_name_goes_to_the_tool_that_the_question_means() -> None:
+    def get_capital(country: str) -> str:
+        """The capital of a country."""
+        return f"Capital of {country}"
+
+    result = await ask("What is the capital of Peru, and of Chile?", get_capital, get_weather)
+    assert replies(result) == [[("get_capital", {"country": c}) for c in ("Peru", "Chile")]]
+
+
 async def test_a_required_value_that_the_question_does_not_give_is_not_made_up() -> None:
     result = await ask("How many orders are there?", run_sql)
     assert replies(result) == []

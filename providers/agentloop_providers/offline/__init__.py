@@ -1,7 +1,8 @@
 """A deterministic stand-in for a model: no key, no network, and no language model either.
 
 words · question · conversation               what is asked, and what was done for it so far
-evidence · shapes · ranking · values          what the results say, and what of it matters
+evidence · sections · shapes                  what the results say, line by line
+ranking · values                              what of it matters
 schemas · filling · following · planning      which tools to call, and with what
 answering                                     the answer in words
 facts · patterns · complaints · typed         the answer in the shape of a schema

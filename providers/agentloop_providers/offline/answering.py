@@ -10,6 +10,7 @@ from agentloop_providers.offline.conversation import SIGNATURE, Conversation
 from agentloop_providers.offline.evidence import Evidence, Line
 from agentloop_providers.offline.following import defined_by
 from agentloop_providers.offline.ranking import Passage, Ranking
+from agentloop_providers.offline.sections import title_of
 from agentloop_providers.offline.shapes import ASSIGNMENT, DEFINITION, DOC, is_prose
 from agentloop_providers.offline.values import Value, find_value
 from agentloop_providers.offline.words import stems
@@ -48,6 +49,8 @@ def lead(ranking: Ranking) -> str:
 def gist(ranking: Ranking, passage: Passage) -> str:
     """What a passage says, in a sentence."""
     best, lines = passage.best, passage.lines
+    if (title := title_of(lines[0])) and (said := _first_said(lines[1:])):
+        return f"{title}: {said}"
     head = DEFINITION.match(lines[0].text) or ASSIGNMENT.match(lines[0].text)
     if head and (doc := _doc(lines[1:])):
         return f"{code(_HEAD_END.sub('', head[0].strip()))}: {doc}"
@@ -59,6 +62,12 @@ def gist(ranking: Ranking, passage: Passage) -> str:
 def code(text: str) -> str:
     """A piece of a program, marked as such."""
     return f"`{text}`" if text and "`" not in text else text
+
+
+def _first_said(lines: list[Line]) -> str:
+    """The first sentence of some lines of a document."""
+    told = [plain(line.text) for line in lines if line.text.strip()]
+    return _FULL_STOP.split(" ".join(told))[0] if told and is_prose(told[0]) else ""
 
 
 def _doc(lines: list[Line]) -> str:

@@ -32,6 +32,8 @@ _ROLES = {
     "name": "name person user username author customer company title product item",
 }
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words.split()}
+_NAMED = ("place", "name", "from", "to", None)
+"""The roles that what has a name can play."""
 _FORMATS = {
     "uri": "url", "url": "url", "uri-reference": "url", "email": "email", "date": "date",
     "date-time": "date", "uuid": "id", "path": "path", "file-path": "path",
@@ -49,6 +51,11 @@ def role_of(slot: Slot) -> str | None:
         if word in _ROLE_OF or word.removesuffix("s") in _ROLE_OF:
             return _ROLE_OF.get(word) or _ROLE_OF[word.removesuffix("s")]
     return next((_ROLE_OF[w] for w in split(slot.description)[:12] if w in _ROLE_OF), None)
+
+
+def takes_name(slot: Slot) -> bool:
+    """Whether a parameter wants what a name stands for: a place, a person, anything."""
+    return slot.type in ("string", None) and role_of(slot) in _NAMED and not choices(slot.schema)
 
 
 def queries(question: Question) -> list[str]:
@@ -143,7 +150,7 @@ def _strings(slot: Slot, question: Question, tool: Tool, *, sole: bool) -> list[
     made = _BY_ROLE.get(role or "", _anything)(question)
     if role == "id" and not (named or made):
         made = [_plainly(n) for n in question.numbers] or question.quoted or question.codes
-    if role in ("place", "name", "from", "to", None) and sole and not (named or made):
+    if role in _NAMED and sole and not (named or made):
         made = _rest(question, tool)
     return [*named, *made]
 
@@ -207,7 +214,7 @@ _BY_ROLE: dict[str, Callable[[Question], list[str]]] = {
     "to": _direction("to", "into", "in"),
     "id": lambda q: q.ids,
     "words": _said,
-    "place": lambda q: q.names or _objects_of(q),
+    "place": lambda q: [*q.quoted, *q.names] or _objects_of(q),
 }
 
 

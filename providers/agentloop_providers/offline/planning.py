@@ -12,11 +12,17 @@ from mcp_types import Tool
 from agentloop_providers.offline.conversation import Conversation, fingerprint
 from agentloop_providers.offline.evidence import Evidence
 from agentloop_providers.offline.facts import Facts
-from agentloop_providers.offline.filling import fill, is_search, more_queries, role_of
+from agentloop_providers.offline.filling import (
+    fill,
+    is_search,
+    more_queries,
+    role_of,
+    takes_name,
+)
 from agentloop_providers.offline.following import follow
 from agentloop_providers.offline.question import Question
 from agentloop_providers.offline.ranking import Ranking
-from agentloop_providers.offline.schemas import Slot, slots_of
+from agentloop_providers.offline.schemas import slots_of
 from agentloop_providers.offline.typed import Builder
 from agentloop_providers.offline.words import KIN, STOP, WEAK, split, stem, stems
 
@@ -25,6 +31,9 @@ MAX_STEPS = 6
 
 MAX_CALLS = 8
 """Calls in one reply."""
+
+FEW = 2
+"""The words of a brief question."""
 
 _ACTING = """
 delete remove drop erase send email post publish create write update set insert put patch buy pay
@@ -37,6 +46,7 @@ _READING = """
 get list read show fetch find search lookup describe status info count query check view current
 available all now today
 """
+_KINDS = ("search", "helper", "lookup", "listing", "other")
 _ACTS = frozenset(_ACTING.split())
 _READS = frozenset(map(stem, _READING.split()))
 
@@ -115,43 +125,62 @@ def _texts(tool: Tool) -> dict[str, float]:
 
 def _first(talk: Conversation) -> list[Planned]:
     """The calls that the question itself asks for."""
-    question, scores = talk.question, relevance(talk)
-    direct: list[tuple[float, list[Planned]]] = []
-    searches: list[tuple[float, list[Planned]]] = []
-    helpers: list[tuple[float, list[Planned]]] = []
-    weak: list[tuple[float, list[Planned]]] = []
-    idle: list[tuple[float, list[Planned]]] = []
-    for tool in talk.tools:
-        if acts(tool) and not _is_ordered(tool, talk):
-            continue
-        calls = [Planned(tool.name, arguments) for arguments in fill(tool, question)]
-        if not calls:
-            continue
-        needed = [slot for slot in slots_of(tool) if slot.required]
-        score = scores[tool.name] + _given(needed, question)
-        if is_search(tool):
-            searches.append((score, calls))
-        elif needed and all(role_of(slot) == "prompt" for slot in needed):
-            helpers.append((score, calls))
-        elif score >= 1.0 or (score >= 0.5 and needed and question.focus):
-            direct.append((score, calls))
-        elif needed and score > 0:
-            weak.append((score, calls))
-        elif not needed and _READS & set(stems(f"{tool.name}")):
-            idle.append((score, calls))
-    best = max((score for score, _ in direct), default=0.0)
-    direct = [item for item in direct if item[0] >= 0.5 * best]
-    sure = any(call.arguments for _, calls in direct for call in calls) and best >= 1.5
-    chosen = direct + [item for item in searches if not sure or item[0] >= best]
-    strong = [item for item in helpers if item[0] >= 1.0]
-    chosen += strong or (helpers if not chosen else [])
-    chosen = chosen or sorted(weak, key=lambda item: -item[0])[:1] or idle[:3]
-    chosen.sort(key=lambda item: -item[0])
-    return [call for _, calls in chosen for call in calls]
+    scores = relevance(talk)
+    offers = [
+        Offer(_kind_of(tool), scores[tool.name] + _given(tool, talk.question), calls)
+        for tool in talk.tools
+        if (not acts(tool) or _is_ordered(tool, talk))
+        and (calls := [Planned(tool.name, given) for given in fill(tool, talk.question)])
+    ]
+    chosen = _chosen(offers, asked=bool(talk.question.focus))
+    if any(offer.kind == "search" for offer in chosen) and _is_brief(talk.question):
+        chosen += [offer for offer in offers if offer.kind == "listing" and offer not in chosen][:1]
+    chosen.sort(key=lambda offer: -offer.score)
+    return [call for offer in chosen for call in offer.calls]
 
 
-def _given(needed: list[Slot], question: Question) -> float:
-    """What it counts that the question holds just what a tool takes: a path, an address, a sum."""
+def _is_brief(question: Question) -> bool:
+    """Whether a search will find its few words in too many lines: a name is the better trace."""
+    return len(question.words) <= FEW and not question.asks_value
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The calls of a tool that a question could mean, and how surely it does."""
+
+    kind: str
+    """What sort of tool it is: ``search``, ``helper``, ``lookup``, ``listing`` or ``other``."""
+    score: float
+    calls: list[Planned]
+
+
+def _kind_of(tool: Tool) -> str:
+    needed = [slot for slot in slots_of(tool) if slot.required]
+    if is_search(tool):
+        return "search"
+    if needed:
+        return "helper" if all(role_of(slot) == "prompt" for slot in needed) else "lookup"
+    return "listing" if _READS & set(stems(tool.name)) else "other"
+
+
+def _chosen(offers: list[Offer], *, asked: bool) -> list[Offer]:
+    """The offers to take up: what is surely meant, with searches; else what may be meant."""
+    kinds = {kind: [offer for offer in offers if offer.kind == kind] for kind in _KINDS}
+    lookups, plain = kinds["lookup"], [*kinds["listing"], *kinds["other"]]
+    direct = [offer for offer in lookups if offer.score >= (0.5 if asked else 1.0)]
+    direct += [offer for offer in plain if offer.score >= 1.0]
+    best = max((offer.score for offer in direct), default=0.0)
+    direct = [offer for offer in direct if offer.score >= 0.5 * best]
+    sure = best >= 1.5 and any(call.arguments for offer in direct for call in offer.calls)
+    chosen = direct + [offer for offer in kinds["search"] if not sure or offer.score >= best]
+    strong = [offer for offer in kinds["helper"] if offer.score >= 1.0]
+    chosen += strong or (kinds["helper"] if not chosen else [])
+    weak = sorted((offer for offer in lookups if offer.score > 0), key=lambda offer: -offer.score)
+    return chosen or weak[:1] or kinds["listing"][:3]
+
+
+def _given(tool: Tool, question: Question) -> float:
+    """What it counts that the question holds just what a tool takes: a path, an address, a name."""
     given = {
         "path": question.paths,
         "url": question.urls,
@@ -159,7 +188,11 @@ def _given(needed: list[Slot], question: Question) -> float:
         "sum": question.sums,
         "id": question.ids,
     }
-    return 1.0 if any(given.get(role_of(slot) or "") for slot in needed) else 0.0
+    needed = [slot for slot in slots_of(tool) if slot.required]
+    if any(given.get(role_of(slot) or "") for slot in needed):
+        return 1.0
+    named = question.names or question.quoted
+    return 0.5 if named and any(takes_name(slot) for slot in needed) else 0.0
 
 
 def _is_ordered(tool: Tool, talk: Conversation) -> bool:

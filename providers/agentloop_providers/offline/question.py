@@ -46,7 +46,9 @@ QUOTED = re.compile(
     r"\"([^\"\n]{1,400})\"|“([^”\n]{1,400})”|`([^`\n]{1,400})`|(?<!\w)'([^'\n]{1,400})'(?!\w)"
 )
 SUM = re.compile(r"(?:[\d.)(]+\s*(?:\*\*|[-+*/^%])\s*)+[\d.()]*[\d)]")
-NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+(?:of\s+|de\s+|da\s+|von\s+|van\s+)?[A-Z][\w'’-]*)*")  # noqa: RUF001
+_CAPITAL = r"[A-Z](?:[\w'’-]*\w)?"  # noqa: RUF001
+NAME = re.compile(rf"\b{_CAPITAL}(?:\s+(?:of\s+|de\s+|da\s+|von\s+|van\s+)?{_CAPITAL})*")
+_LISTED = re.compile(r"(?:'s|’s)?\s+(?:and|or|vs\.?|versus|&)\s+[A-Z]")  # noqa: RUF001
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[A-Z\d])|\n+")
 _SAID = re.compile(
     r"\b(?:saying|says|say|that reads|with the text|with the words)\b:?\s+(.+)|:\s+(.+)"
@@ -77,10 +79,12 @@ _KINDS = {
     "default": r"\bdefaults?\b",
     "where": r"\bwhere\b|\b(?:which|what|in which|in what) (?:file|module|function|class|line)s?\b",
     "what": r"\bwhat (?:is|are|does|do)\b|\bdefine\b|\bmeaning of\b|\bdescribe\b|\bexplain\b",
+    "how": r"\bhow (?:do|does|did|is|are|was|were|can|could|should|would|will|to)\b",
     "why": r"\bwhy\b|\breason\b",
     "who": r"\bwho(?:se|m)?\b",
     "when": r"^\W*when\b|\bwhen (?:was|were|did|is|are|will|does)\b|\bwhat (?:date|day|year)\b",
-    "list": r"\b(?:list|which|name (?:all|the)|what are|enumerate|what kinds?)\b",
+    "list": r"\b(?:list|which|name (?:all|the)|what are|enumerate|what kinds?)\b"
+    r"|\bwhat (?:\w+ ){0,2}\w+s (?:are|can|do|does|may|will|has|have)\b",
 }
 _KIND_PATTERNS = {kind: re.compile(pattern, re.I) for kind, pattern in _KINDS.items()}
 
@@ -183,8 +187,18 @@ class Question:
 
     @cached_property
     def kinds(self) -> frozenset[str]:
-        """What sort of question it is: number, default, where, what, why, who, when, list."""
+        """What sort of question it is: number, default, where, what, how, why, who, when, list."""
         return frozenset(k for k, pattern in _KIND_PATTERNS.items() if pattern.search(self.focus))
+
+    @property
+    def asks_value(self) -> bool:
+        """Whether the answer is a number, a setting or a date rather than words."""
+        return bool(self.kinds & {"number", "default", "when"})
+
+    @property
+    def asks_words(self) -> bool:
+        """Whether the answer is an explanation."""
+        return bool(self.kinds & {"what", "how", "why"}) and not self.asks_value
 
     @cached_property
     def quoted(self) -> list[str]:
@@ -247,15 +261,11 @@ class Question:
 
     @cached_property
     def names(self) -> list[str]:
-        """Proper names, as far as capital letters tell; the first word of a sentence is none."""
+        """Proper names outside of quotation marks, as far as capital letters tell."""
         found: list[str] = []
-        for part in sentences(_without(self.focus, URL, EMAIL, PATH)):
+        for part in sentences(_without(self.focus, QUOTED, URL, EMAIL, PATH)):
             for match in NAME.finditer(part):
-                name = match[0]
-                if match.start() == 0:
-                    first, _, rest = name.partition(" ")
-                    known = first.lower() in STOP | WEAK or not rest
-                    name = rest if known else name
+                name = match[0] if match.start() else _after_first(match)
                 if name and name not in self.codes and name != "I":
                     found.append(name.removesuffix("'s").removesuffix("’s"))  # noqa: RUF001
         return list(dict.fromkeys(found))
@@ -277,6 +287,14 @@ class Question:
             return self.quoted[0]
         found = _SAID.search(self.text)
         return (found[1] or found[2]).strip().removeprefix("that ") if found else None
+
+
+def _after_first(match: re.Match[str]) -> str:
+    """A name at the beginning of a sentence, without the word that is only there a capital one."""
+    first, _, rest = match[0].partition(" ")
+    if first.lower() in STOP | WEAK:
+        return rest
+    return match[0] if rest or _LISTED.match(match.string, match.end()) else ""
 
 
 def _each(pattern: re.Pattern[str], text: str) -> list[str]:

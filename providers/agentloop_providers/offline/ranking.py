@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 from agentloop_providers.offline.evidence import Evidence, Line
-from agentloop_providers.offline.question import NUMBER, Question
+from agentloop_providers.offline.question import NUMBER, PATH, Question
+from agentloop_providers.offline.sections import (
+    column_of,
+    end_of_section,
+    is_document,
+    title_of,
+)
 from agentloop_providers.offline.shapes import (
     ASSIGNMENT,
     DEFAULT,
-    DEFINITION,
     DOC,
     IMPORT,
     MEMBERS,
     enclosing,
     extent,
     is_prose,
+    named_in,
 )
-from agentloop_providers.offline.words import are_near, shared_run, split, stems
+from agentloop_providers.offline.words import (
+    STOP,
+    are_near,
+    is_weak,
+    shared_run,
+    split,
+    stem,
+    stems,
+)
 
 _PRAGMA = re.compile(
     r"#\s*(?:noqa|pyright|type:|mypy|pylint|pragma|fmt:).*$|//\s*(?:eslint|@ts-).*$"
 )
 _ASIDE = re.compile(r"(?:^|/)(?:tests?|testing|benchmarks?|fixtures|_?vendor|third_party)/|/test_")
 """Files that show how something is used rather than say what it is."""
-_DOCUMENT = re.compile(r"\.(?:md|rst|txt|adoc)$")
 _REASON = re.compile(r"\b(?:because|since|so that|so|otherwise|why|reason)\b")
 
 
@@ -94,7 +108,7 @@ class Ranking:
         for page, lines in self.evidence.pages.items():
             own = self._own_words(page, weights)
             weight = self._page_weight(page)
-            head = _head(lines) if self.question.names_source(page) else -1
+            head = _head(lines) if self._is_meant(page) else -1
             for position in _touched(hits[page], len(lines), head):
                 score = self._score(lines, hits[page], position, weights, own)
                 score = max(score, HEAD) if position == head else score
@@ -155,8 +169,15 @@ class Ranking:
             return 2.0
         aside = _ASIDE.search(page) and "test" not in self._terms
         # A document may quote what decides; it does not decide.
-        quotes = _DOCUMENT.search(page) and self.question.kinds & {"where", "default"}
+        quotes = is_document(page) and self.question.kinds & {"where", "default"}
         return 0.8 if aside or quotes else 1.0
+
+    def _is_meant(self, page: str) -> bool:
+        """Whether the question names a file, or asks to explain what the file is named after."""
+        if self.question.names_source(page):
+            return True
+        explained = self.question.asks_words or "list" in self.question.kinds
+        return explained and self.evidence.has(page, 1) and self._shares(_bare(page))
 
     def _own_words(self, page: str, weights: dict[str, float]) -> frozenset[str]:
         """The words of the question that the page's own name holds."""
@@ -192,10 +213,11 @@ class Ranking:
     def _sharpen(self, item: Scored) -> Scored:
         """The score with what only shows on a closer look."""
         text, score = item.line.text, item.score
-        if self._is_echo(text):
+        if self._is_echo(text) or self._is_read(item.line):
             return Scored(score * 0.1, item.page, item.position, item.line)
         score += min(0.06 * shared_run(self._ask_stems, stems(text)), 0.5)
-        score += self._naming(item)
+        naming = self._naming(item)
+        score += naming
         kinds = self.question.kinds
         if kinds & {"number", "when"} and NUMBER.search(text):
             score += 0.08
@@ -203,34 +225,58 @@ class Ranking:
             score += 0.12
         if "why" in kinds and _REASON.search(text):
             score += 0.15
-        if is_prose(text) and not kinds & {"number", "default", "where"}:
-            score += 0.15
+        if is_prose(text):
+            score += 0.0 if kinds & {"number", "default", "where"} else 0.15
+        elif self.question.asks_words and not naming:
+            score *= 0.5
         said = stems(text)
         score += 0.06 * sum(are_near(pair, said) for pair in self._pairs)
         return Scored(score, item.page, item.position, item.line)
 
     def _naming(self, item: Scored) -> float:
-        """What a line gains by defining what the question names."""
-        text, kinds = item.line.text, self.question.kinds
-        named = DEFINITION.match(text) or ASSIGNMENT.match(text)
-        if not named:
+        """What a line gains by defining what the question names, or by heading what is about it."""
+        lines, text, kinds = self.evidence.pages[item.page], item.line.text, self.question.kinds
+        if any(map(self._shares, self._titles(item))):
+            return 0.6 if self.question.asks_words or "list" in kinds else 0.2
+        if column := column_of(lines, item.position):
+            return 0.8 if "list" in kinds and self._shares(column) else 0.0
+        if not (name := named_in(text)):
             return 0.0
-        gain = 0.0
-        name = named["name"].lower()
-        if any(code == name or code.endswith(f".{name}") for code in self._codes):
+        gain = 0.2 if "list" in kinds and MEMBERS.search(text) else 0.0
+        if any(code == name.lower() or code.endswith(f".{name.lower()}") for code in self._codes):
             gain += 0.6
         if set(stems(name)) <= self._terms.keys():
-            gain += 0.2
-            below = self.evidence.pages[item.page][item.position + 1 : item.position + 2]
-            if "what" in kinds and below and DOC.match(below[0].text):
-                gain += 0.4
-        if "list" in kinds and MEMBERS.search(text):
-            gain += 0.2
+            first, last = extent(lines, item.position, members=False)
+            documented = any(DOC.match(line.text) for line in lines[first : last + 1])
+            gain += 0.6 * documented if self.question.asks_words else 0.2
         return gain
+
+    def _titles(self, item: Scored) -> Iterator[str]:
+        """What a line heads, by name: a section, or the file that it begins or lists."""
+        lines, line = self.evidence.pages[item.page], item.line
+        heading = title_of(line)
+        if heading and end_of_section(lines, item.position) > item.position:
+            yield heading
+        listed = PATH.match(line.text) if line.number is None else None
+        if listed:
+            yield _bare(listed[0])
+        read = is_document(item.page) and self.evidence.has(item.page, 1)
+        if (read and item.position == _head(lines)) or (line.number == 1 and DOC.match(line.text)):
+            yield _bare(item.page)
+
+    def _shares(self, title: str) -> bool:
+        """Whether all that a title says is asked for."""
+        said = {stem(word) for word in split(title) if word not in STOP and not is_weak(word)}
+        return bool(said) and said <= self._concepts.keys()
 
     def _is_echo(self, text: str) -> bool:
         """Whether a line only repeats the question; a question is no answer to itself."""
         return len(self._ask_stems) > 3 and self._ask in " ".join(split(text))
+
+    def _is_read(self, line: Line) -> bool:
+        """Whether a line only lists a file that was read since: it has told what it can."""
+        listed = PATH.match(line.text) if line.number is None else None
+        return listed is not None and self.evidence.has(listed[0], 1)
 
     def favouring(self, definition: Line, name: str, around: str | None) -> Ranking:
         """This ranking with the lines lifted that use ``name``, most where it is qualified.
@@ -280,6 +326,10 @@ class Ranking:
         """The head of what ``line`` stands in: ``class Limits``."""
         page = self.evidence.pages[line.source]
         return enclosing(page, page.index(line))
+
+
+def _bare(path: str) -> str:
+    return path.rpartition("/")[2].partition(".")[0]
 
 
 def _touched(hits: dict[int, frozenset[str]], length: int, head: int) -> list[int]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 
 from agentloop_providers.offline.evidence import Line
+from agentloop_providers.offline.sections import (
+    column_of,
+    end_of_section,
+    end_of_table,
+    joined,
+    title_of,
+)
 
 DEFINITION = re.compile(
     r"^\s*(?:export\s+|pub\s+|public\s+|private\s+|protected\s+|static\s+|abstract\s+|default\s+)*"
@@ -25,7 +32,6 @@ IMPORT = re.compile(
 )
 DOC = re.compile(r"^\s*[rbu]?(\"\"\"|''')")
 COMMENT = re.compile(r"^\s*(?:#(?!#)|//|/\*|\*\s|--\s|;\s|<!--)")
-HEADING = re.compile(r"^#{1,6}\s")
 MEMBERS = re.compile(r"\b(?:\w*Enum|enum|Literal)\b|(?:=|return)\s*\w*[\[({]+$")
 _ENDED = re.compile(r"(?:[.!?:]|\w\W{0,3}(?:\"\"\"|'''|\*/))$|^\s*#+\s")
 _STARTS = re.compile(
@@ -56,11 +62,16 @@ def extent(lines: list[Line], here: int, *, members: bool) -> tuple[int, int]:
     """The first and the last position of what belongs to the line at ``here``.
 
     A sentence is taken whole, a definition with the first words about it, a comment with what it
-    is about. ``members`` takes all that is known of an enumeration.
+    is about, a heading with what begins under it, a table with its rows. ``members`` takes all
+    that is known of an enumeration.
     """
     text = lines[here].text
     if lines[here].number is None:
         return here, here
+    if title_of(lines[here]):
+        return here, end_of_section(lines, here)
+    if column_of(lines, here):
+        return here, end_of_table(lines, here)
     if named_in(text):
         return here, _end_of_definition(lines, here, whole=members and bool(MEMBERS.search(text)))
     first = last = here
@@ -71,7 +82,7 @@ def extent(lines: list[Line], here: int, *, members: bool) -> tuple[int, int]:
             last += 1
     if DOC.match(lines[first].text) and joined(lines, first - 1):
         first -= bool(named_in(lines[first - 1].text))
-    elif COMMENT.match(lines[last].text) and not HEADING.match(text) and joined(lines, last):
+    elif COMMENT.match(lines[last].text) and joined(lines, last):
         last += bool(lines[last + 1].text.strip())
     return first, last
 
@@ -88,14 +99,6 @@ def enclosing(lines: list[Line], here: int) -> str | None:
             if found := DEFINITION.match(text):
                 return re.sub(r"^(?:async|export|pub)\s+", "", found[0].strip())
     return None
-
-
-def joined(lines: list[Line], position: int) -> bool:
-    """Whether the line at ``position`` and the next one follow each other in their source."""
-    if not 0 <= position < len(lines) - 1:
-        return False
-    here, after = lines[position].number, lines[position + 1].number
-    return here is not None and after == here + 1
 
 
 def goes_on(lines: list[Line], position: int) -> bool:

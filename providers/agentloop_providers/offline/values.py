@@ -35,14 +35,13 @@ class Value:
 
 def find_value(ranking: Ranking) -> Value | None:
     """The value that the question asks for, if it asks for one and the best lines hold one."""
-    kinds = ranking.question.kinds
     if not ranking.scored:
         return None
     if counted := _count(ranking):
         return counted
     if member := _member(ranking):
         return member
-    if not kinds & {"number", "default", "when"}:
+    if not ranking.question.asks_value:
         return None
     least = 0.5 * ranking.scored[0].score
     found = [

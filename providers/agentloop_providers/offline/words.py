@@ -18,11 +18,11 @@ STOP = frozenset(_STOP.split())
 """Words that hold a sentence together and say nothing of their own."""
 
 _WEAK = """
-about according actually all also always any answer briefly code decide decided define defined
-describe difference each else ever every exist exists explain file files find first folder get give
-given happen happens kind kinds know last let like list located look make many mean means much name
-need only other place project provide provides question say says see sentence short show take tell
-thing things use used uses want way ways work works
+about according actually all also always any answer briefly code compare decide decided define
+defined describe difference each else ever every exist exists explain file files find first folder
+get give given happen happens kind kinds know last let like list located look make many mean means
+much name need only other place project provide provides question say says see sentence short show
+take tell thing things use used uses want way ways work works
 """
 WEAK = frozenset(_WEAK.split())
 """Words of many questions that say little about what an answer looks like."""
