@@ -172,6 +172,24 @@ async def test_names_are_looked_up_though_no_word_of_the_question_is_the_tools(
     assert all(f"(population(city='{name}'))" in result.text for name in names)
 
 
+@pytest.mark.parametrize(
+    ("question", "begins"),
+    [
+        ("Which is larger, Oslo or Rome?", "Rome: 2754719 (population(city='Rome'))\n"),
+        ("Which has fewer people, 'Oslo' or Rome?", "Oslo: 717710 (population(city='Oslo'))\n"),
+        ("Which is larger, Oslo or Rome or Roma?", "717710 (population(city='Oslo'))\n"),
+    ],
+)
+async def test_what_is_compared_is_answered_by_name_unless_it_is_equal(
+    question: str, begins: str
+) -> None:
+    def population(city: str) -> int:
+        """Look up how many people live in a city."""
+        return 717_710 if city == "Oslo" else 2_754_719
+
+    assert (await ask(question, population)).text.startswith(begins)
+
+
 async def test_a_name_goes_to_the_tool_that_the_question_means() -> None:
     def get_capital(country: str) -> str:
         """The capital of a country."""

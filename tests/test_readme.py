@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,24 +57,34 @@ def test_embedding_takes_fewer_than_fifteen_lines() -> None:
 
 
 def test_the_first_command_prints_what_it_says() -> None:
-    (commands,) = blocks("console")
-    command = commands.splitlines()[0].removeprefix("$ uv run agentloop ")
-    run = subprocess.run(
-        [sys.executable, "-m", "agentloop", *_words(command)],
-        cwd=ROOT,
+    (printed,) = blocks("text")
+    command, _ = commands()
+    assert _answer(printed) == _answer(_run(command, ROOT))
+
+
+def test_the_agent_that_it_shows_answers_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "cities.py").write_text(blocks("python")[0])
+    _, command = commands()
+    (line,) = [line for line in blocks("console")[1].splitlines() if line.startswith("Rome")]
+    assert line in _run(command, tmp_path).splitlines()
+
+
+def commands() -> list[str]:
+    """The ``agentloop`` commands that it shows."""
+    lines = "".join(blocks("console")).splitlines()
+    return [line for line in lines if line.startswith("$ uv run agentloop ")]
+
+
+def _run(command: str, folder: Path) -> str:
+    arguments = shlex.split(command.removeprefix("$ uv run agentloop "))
+    return subprocess.run(
+        [sys.executable, "-m", "agentloop", *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-    )
-    (printed,) = blocks("text")
-    assert _answer(printed) == _answer(run.stdout)
-
-
-def _words(command: str) -> list[str]:
-    import shlex
-
-    return shlex.split(command)
+    ).stdout
 
 
 def _answer(text: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 words · question · conversation               what is asked, and what was done for it so far
 evidence · sections · shapes                  what the results say, line by line
-ranking · values                              what of it matters
+ranking · comparing · values                  what of it matters
 schemas · filling · following · planning      which tools to call, and with what
 answering                                     the answer in words
 facts · patterns · complaints · typed         the answer in the shape of a schema

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agentloop_providers.offline.comparing import extreme
 from agentloop_providers.offline.evidence import Line
 from agentloop_providers.offline.question import DATE, NUMBER
 from agentloop_providers.offline.ranking import Ranking, Scored
@@ -35,6 +36,8 @@ class Value:
 
 def find_value(ranking: Ranking) -> Value | None:
     """The value that the question asks for, if it asks for one and the best lines hold one."""
+    if compared := extreme(ranking.evidence, ranking.question):
+        return Value(*compared, None, 1.0)
     if not ranking.scored:
         return None
     if counted := _count(ranking):
