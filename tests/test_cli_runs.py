@@ -28,6 +28,7 @@ from agentloop.task import Status, Task, finished, parked
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
+from tests.engine import needs_engine_on_sqlite
 
 
 def task(number: int) -> Task:
@@ -234,6 +235,8 @@ class Gate:
 
 def durable_agent(url: str, gate: Gate) -> Any:
     """A durable agent whose tool waits at the gate, and the engine to enter."""
+    if url.startswith("sqlite"):
+        needs_engine_on_sqlite()
     durable = pytest.importorskip("agentloop.durable").Durable(url, lease=0.6)
 
     async def wait() -> str:

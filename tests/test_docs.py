@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.engine import needs_engine_on_sqlite
+
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 
@@ -28,6 +30,8 @@ async def test_every_block_of_the_page_runs(
     text = " ".join(block.lower() for _, block in blocks(page))
     if anyio_backend == "trio" and ("fastmcp" in text or "agentloop.durable" in text):
         pytest.skip("FastMCP and DBOS run on asyncio only")
+    if "agentloop.durable" in text:
+        needs_engine_on_sqlite()
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": page.removesuffix(".md")}
     for line, block in blocks(page):

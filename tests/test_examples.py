@@ -18,6 +18,7 @@ from agentloop.mcp.callback import sampling_callback
 from agentloop.testing import MockClient
 from agentloop_providers import OfflineProvider, ScriptedProvider
 from agentloop_providers.scripted import use
+from tests.engine import needs_engine_on_sqlite
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 Carrier = Literal["push", "rounds"]
@@ -103,7 +104,9 @@ def test_replicas_share_rounds_tasks_and_durable_runs_and_survive_kills(
 ) -> None:
     pytest.importorskip("dbos")
     url = f"sqlite:///{tmp_path}/tasks.db"
-    if database == "postgres":
+    if database == "sqlite":
+        needs_engine_on_sqlite()
+    else:
         url = request.getfixturevalue("postgres")
     command = [sys.executable, str(EXAMPLES / "replicas.py"), url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -36,6 +38,15 @@ _POLL_SECONDS = 0.5
 """How often queues are looked into, at least; oftener where leases are short."""
 _SWEEP_SECONDS = 60.0
 _THREADS = 32
+
+
+def takes_sqlite(
+    python: tuple[int, ...] = sys.version_info,
+    sqlite: tuple[int, ...] = sqlite3.sqlite_version_info,
+) -> bool:
+    """Whether the engine can keep its tables in SQLite here: on Python 3.12 and later DBOS counts
+    time with ``unixepoch('subsec')``, which came with SQLite 3.42."""
+    return python < (3, 12) or sqlite >= (3, 42)
 
 
 class Durable:
@@ -130,6 +141,11 @@ class Durable:
         """Launch the engine. Raises :class:`DefinitionError` where it cannot be."""
         if not on_asyncio():
             raise DefinitionError("durable runs need asyncio: DBOS does not run on trio")
+        if self._url.startswith("sqlite") and not takes_sqlite():
+            raise DefinitionError(
+                f"durable runs need SQLite 3.42 on Python 3.12 and later, and this Python has "
+                f"SQLite {sqlite3.sqlite_version}: take PostgreSQL, or another build of Python"
+            )
         if Durable._entered is not None:
             raise DefinitionError("another Durable is entered: there is one in a process at a time")
         if not self._agents:

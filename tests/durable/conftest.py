@@ -12,6 +12,7 @@ pytest.importorskip("dbos")
 from dbos import DBOS
 from sqlalchemy import make_url
 
+from tests.engine import needs_engine_on_sqlite
 from tests.postgresql import database as new
 
 
@@ -24,6 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def sqlite(tmp_path: Path) -> str:
     """The URL of an empty SQLite database."""
+    needs_engine_on_sqlite()
     return f"sqlite:///{tmp_path / 'runs.db'}"
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import create_engine, make_url, text
 from agentloop import Agent, Limits, Stop, gather, idempotency_key, tool
 from agentloop.durable import Durable, DurableAgent, RunState
 from agentloop.durable.claims import Claims
+from agentloop.durable.engine import takes_sqlite
 from agentloop.durable.records import Order
 from agentloop.errors import DefinitionError, OverloadedError, RunCancelled, StateError
 from agentloop.run import start
@@ -429,7 +430,7 @@ async def test_what_ended_long_enough_ago_is_forgotten_by_itself(database: str) 
         assert (await waits.result()).text == "done"
 
 
-async def test_five_hundred_runs_at_once(tmp_path: Any) -> None:
+async def test_five_hundred_runs_at_once(sqlite: str) -> None:
     @tool
     async def look(number: int) -> int:
         """Look."""
@@ -439,7 +440,7 @@ async def test_five_hundred_runs_at_once(tmp_path: Any) -> None:
     def say(who: str, turn: int, request: Any) -> Any:
         return [use("look", id=f"{n}", number=n) for n in range(2)] if turn == 0 else "seen"
 
-    durable = Durable(f"sqlite:///{tmp_path / 'runs.db'}")
+    durable = Durable(sqlite)
     agent = durable.agent(Agent("many", tools=[look]), provider=Asked(say))
     async with durable:
         results = await gather(*(agent.run("go", id=f"r{n}") for n in range(500)))
@@ -605,5 +606,16 @@ async def test_a_tool_that_is_stopped_stops_the_run_inside_of_it(sqlite: str) ->
 async def test_trio_is_refused(tmp_path: Any) -> None:
     durable, _ = plain(f"sqlite:///{tmp_path / 'runs.db'}", Agent("one"))
     with pytest.raises(DefinitionError, match="asyncio"):
+        async with durable:
+            pass
+
+
+async def test_a_sqlite_that_is_too_old_for_the_engine_is_said_at_once(tmp_path: Any) -> None:
+    if takes_sqlite():
+        assert not takes_sqlite((3, 12), (3, 41, 2))
+        assert takes_sqlite((3, 12), (3, 42, 0))
+        return
+    durable, _ = plain(f"sqlite:///{tmp_path}/a.db", Agent("one"), provider=ScriptedProvider([]))
+    with pytest.raises(DefinitionError, match=r"durable runs need SQLite 3\.42"):
         async with durable:
             pass
