@@ -41,7 +41,7 @@ _THREADS = 32
 
 
 def takes_sqlite(
-    python: tuple[int, ...] = sys.version_info,
+    python: tuple[int, int] = (sys.version_info.major, sys.version_info.minor),
     sqlite: tuple[int, ...] = sqlite3.sqlite_version_info,
 ) -> bool:
     """Whether the engine can keep its tables in SQLite here: on Python 3.12 and later DBOS counts
