@@ -332,9 +332,7 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
         if reply.stop_reason in _REFUSALS:
             return _end(run, Stop.REFUSED)
         return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
-    spent["messages"] = run.messages.append(remade(_ASSISTANT, content=content, meta=taken.meta))
-    spent["weight"] = run.weight + weight
-    run = _with(run, **spent)
+    run = _append(run, remade(_ASSISTANT, content=content, meta=taken.meta), weight, **spent)
     if reply.stop_reason in _REFUSALS:
         return _end(run, Stop.REFUSED)
     if uses:
@@ -516,16 +514,17 @@ def _close_turn(
 def _settle(run: Run) -> Run:
     """The run with the limits applied to the ask that comes next: stopped, closing or warned."""
     limits = run.definition.limits
-    spent = (
+    for why, used, limit, next_ask in (
         (Stop.STEPS, run.steps, limits.steps, 1),
         (Stop.TOKENS, run.usage.total_tokens, limits.tokens, run.last_tokens),
         (Stop.SECONDS, run.seconds, limits.seconds, run.last_seconds),
-    )
-    for why, used, limit, next_ask in spent:
+    ):
+        if limit is None:
+            continue
+        if used >= limit:
+            return _end(run, why)
         # Room for this ask but not for one more after it.
-        if limit is not None and used + next_ask * 2 > limit:
-            if used >= limit:
-                return _end(run, why)
+        if used + next_ask * 2 > limit:
             run = close(run, why)
     if limits.tool_calls is not None and run.tool_calls >= limits.tool_calls and run.steps:
         run = close(run, Stop.TOOL_CALLS)
