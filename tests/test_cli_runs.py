@@ -6,7 +6,8 @@ import json
 import sqlite3
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from agentloop.cli._longruns import TaskRun
 from agentloop.errors import RunCancelled
 from agentloop.mcp import Tasks, mount
 from agentloop.sql_store import SQLiteStore, SQLStore
+from agentloop.sql_tasks import SQLTasks
 from agentloop.task import Status, Task, finished, parked
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
@@ -35,19 +37,29 @@ def task(number: int) -> Task:
     return Task(id=f"id-{number}", call=f"call-{number}", request={"name": "report"}, ttl=3600.0)
 
 
+@asynccontextmanager
+async def tasks_in(file: Path) -> AsyncGenerator[SQLTasks]:
+    """The tasks of the store in ``file``."""
+    store = SQLiteStore(file)
+    try:
+        yield store.tasks
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A store with one task that waits for its client, one that is through, one nobody works on."""
     file = tmp_path / "runs.db"
 
     async def fill() -> None:
-        tasks = SQLiteStore(file).tasks
-        for number in range(3):
-            await tasks.create(task(number))
         ask = {"k": {"method": "elicitation/create", "params": {}}}
-        await tasks.change("id-0", lambda task, now: parked(task, now, asks=ask, state=None))
         done = {"content": [], "isError": False}
-        await tasks.change("id-1", lambda task, now: finished(task, now, outcome=done))
+        async with tasks_in(file) as tasks:
+            for number in range(3):
+                await tasks.create(task(number))
+            await tasks.change("id-0", lambda task, now: parked(task, now, asks=ask, state=None))
+            await tasks.change("id-1", lambda task, now: finished(task, now, outcome=done))
 
     anyio.run(fill)
     return file
@@ -55,7 +67,8 @@ def store(tmp_path: Path) -> Path:
 
 def status(store: Path, id: str) -> Status:
     async def read() -> Status:
-        found = await SQLiteStore(store).tasks.read(id)
+        async with tasks_in(store) as tasks:
+            found = await tasks.read(id)
         assert found is not None
         return found.status
 
@@ -94,7 +107,8 @@ def test_cancel_ends_a_run_and_only_once(store: Path, capsys: Any) -> None:
 
 def test_resume_takes_a_run_from_whoever_has_it(store: Path) -> None:
     async def take() -> Task | None:
-        return await SQLiteStore(store).tasks.take(lease=1000)
+        async with tasks_in(store) as tasks:
+            return await tasks.take(lease=1000)
 
     first = anyio.run(take)
     assert first is not None
@@ -177,11 +191,11 @@ def test_a_run_is_found_among_many_by_how_its_id_begins(store: Path, capsys: Any
     """And by the whole of it, where others go on from there."""
 
     async def fill() -> None:
-        tasks = SQLiteStore(store).tasks
-        await tasks.create(replace(task(7), id="id-7%", call="x"))
-        await tasks.create(replace(task(7), id="id-7%_more", call="y"))
-        for number in range(100, 150):
-            await tasks.create(task(number))
+        async with tasks_in(store) as tasks:
+            await tasks.create(replace(task(7), id="id-7%", call="x"))
+            await tasks.create(replace(task(7), id="id-7%_more", call="y"))
+            for number in range(100, 150):
+                await tasks.create(task(number))
 
     anyio.run(fill)
     for wanted, found in (("id-7%_", "id-7%_more"), ("id-7%", "id-7%"), ("id-149", "id-149")):

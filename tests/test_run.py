@@ -397,6 +397,11 @@ def test_an_error_is_clean_and_bounded() -> None:
     assert len(error.encode()) <= 4096
 
 
+def test_time_used_up_to_the_dot_ends_a_run_whose_asks_took_none_of_it() -> None:
+    run = sampled(go(limits=Limits(seconds=5)), reply(use("a")))
+    assert called(run, {"a": result("a")}, seconds=5).stop is Stop.SECONDS
+
+
 def test_a_run_that_is_closed_tells_the_model_once_and_offers_no_tools() -> None:
     run = close(all_called(sampled(go(), reply(use("a")))), Stop.ROUNDS)
     assert close(run, Stop.STEPS) == run
