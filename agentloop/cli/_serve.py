@@ -71,14 +71,17 @@ def execute(options: argparse.Namespace) -> int:
 
         async def serve() -> None:
             async with _options.closing(provider), opened(options.agent, loaded) as agent:
-                name = options.name or agent.name
                 store = store_at(options.store, new=True) if options.store else None
-                server = _server(name, store)
-                mount(server, agent, provider=provider, store=store, task=options.task)
-                if options.http is None:
-                    await _on_stdio(server)
-                else:
-                    await _on_http(server, _listen(options.host, options.http))
+                try:
+                    server = _server(options.name or agent.name, store)
+                    mount(server, agent, provider=provider, store=store, task=options.task)
+                    if options.http is None:
+                        await _on_stdio(server)
+                    else:
+                        await _on_http(server, _listen(options.host, options.http))
+                finally:
+                    if store is not None:
+                        await store.close()
 
         anyio.run(serve)
     return 0
