@@ -11,9 +11,7 @@ import pytest
 from tests.postgresql import installed, running
 
 # Before any test imports them: their asserts are rewritten like those of tests.
-pytest.register_assert_rewrite(
-    "agentloop.testing.provider_contract", "agentloop.testing.http_contract"
-)
+pytest.register_assert_rewrite("agentloop.testing")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

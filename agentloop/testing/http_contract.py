@@ -25,7 +25,8 @@ from agentloop.provider import Provider
 from agentloop.run import Stop
 from agentloop.testing.asks import ask, blocks_of, kept, offer, results, user
 from agentloop.testing.backend import Backend, Call, Refuses, Says, Sends, described
-from agentloop.testing.provider_contract import ProviderContract, Verdict
+from agentloop.testing.provider_contract import ProviderContract
+from agentloop.testing.typed_contract import Verdict
 from agentloop.tools import tool
 
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"

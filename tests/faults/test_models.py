@@ -16,10 +16,10 @@ import pytest
 from agentloop import Agent, Limits, RunResult
 from agentloop.errors import ProviderError
 from agentloop.run import Stop
+from agentloop.testing.asks import ask, user
 from agentloop.testing.backend import Backend, Call, Line, Refuses, Says, Sends, served
 from agentloop.testing.chat_api import ChatBackend
 from agentloop.testing.messages_api import MessagesBackend
-from agentloop.testing.provider_contract import ask, user
 from agentloop.testing.responses_api import ResponsesBackend
 from agentloop_providers import AnthropicProvider, OpenAIChatProvider, OpenAIProvider
 from agentloop_providers.retry import Retry

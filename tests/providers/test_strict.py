@@ -20,8 +20,8 @@ from agentloop.testing.backend import Backend, Call, Refuses, Says, Sends
 from agentloop.testing.chat_api import ChatBackend
 from agentloop.testing.held_schema import MESSAGES, OPENAI
 from agentloop.testing.messages_api import MessagesBackend
-from agentloop.testing.provider_contract import ANSWERS, Tree, Verdict
 from agentloop.testing.responses_api import ResponsesBackend
+from agentloop.testing.typed_contract import ANSWERS, Tree, Verdict
 from agentloop_providers import AnthropicProvider, OpenAIChatProvider, OpenAIProvider
 from agentloop_providers._strict import strict_schema
 

@@ -2,7 +2,8 @@
 
 words · question · conversation               what is asked, and what was done for it so far
 evidence · sections · shapes                  what the results say, line by line
-ranking · comparing · values                  what of it matters
+wanted · titles · ranking · passages          which lines of it matter
+comparing · values                            the value that is asked for, where one is
 schemas · filling · following · planning      which tools to call, and with what
 answering                                     the answer in words
 facts · patterns · complaints · typed         the answer in the shape of a schema

@@ -9,7 +9,8 @@ from agentloop.text import cut
 from agentloop_providers.offline.conversation import SIGNATURE, Conversation
 from agentloop_providers.offline.evidence import Evidence, Line
 from agentloop_providers.offline.following import defined_by
-from agentloop_providers.offline.ranking import Passage, Ranking
+from agentloop_providers.offline.passages import Passage
+from agentloop_providers.offline.ranking import Ranking
 from agentloop_providers.offline.sections import title_of
 from agentloop_providers.offline.shapes import ASSIGNMENT, DEFINITION, DOC, is_prose
 from agentloop_providers.offline.values import Value, find_value

@@ -10,8 +10,9 @@ from agentloop_providers.offline.answering import gist, lead, plain, with_uses
 from agentloop_providers.offline.conversation import Conversation
 from agentloop_providers.offline.evidence import Evidence
 from agentloop_providers.offline.following import defined_by
+from agentloop_providers.offline.passages import Passage
 from agentloop_providers.offline.question import DATE, EMAIL, URL
-from agentloop_providers.offline.ranking import Passage, Ranking
+from agentloop_providers.offline.ranking import Ranking
 from agentloop_providers.offline.values import amounts, find_value
 from agentloop_providers.offline.words import STOP, WEAK, split, stems
 

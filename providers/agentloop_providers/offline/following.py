@@ -11,11 +11,11 @@ from mcp_types import Tool
 from agentloop_providers.offline.conversation import Conversation
 from agentloop_providers.offline.evidence import Evidence, Line, Record
 from agentloop_providers.offline.filling import candidates, is_search, role_of
+from agentloop_providers.offline.passages import Scored
 from agentloop_providers.offline.question import EMAIL, ID, PATH, URL, UUID
-from agentloop_providers.offline.ranking import Ranking, Scored
+from agentloop_providers.offline.ranking import Ranking
 from agentloop_providers.offline.schemas import Slot, slots_of
 from agentloop_providers.offline.shapes import named_in
-from agentloop_providers.offline.values import find_value
 from agentloop_providers.offline.words import stem, stems
 
 BEFORE, AFTER = 24, 24
@@ -69,13 +69,10 @@ def follow(
 def _targets(talk: Conversation, evidence: Evidence, ranking: Ranking) -> list[Target]:
     targets: list[Target] = []
     named = [page for page in evidence.pages if talk.question.names_source(page)]
-    value = find_value(ranking)
-    if value and value.line.number and not evidence.has(value.line.source, value.line.number):
-        targets.append(Target(value.line.source, value.line.number))
     plain = [Scored(0.0, line.source, 0, line) for line in evidence.lines[:MOST_TARGETS]]
     best = ranking.scored[:8] or plain
     for item in best:
-        if item.score < (0.55 if talk.steps < 3 else 0.8) * best[0].score:
+        if item.score < 0.55 * best[0].score:
             break
         if named and item.page not in named:
             continue

@@ -137,3 +137,8 @@ def _end_of_definition(lines: list[Line], here: int, *, whole: bool) -> int:
 
 def _indent(text: str) -> int:
     return len(text) - len(text.lstrip())
+
+
+def first_said(lines: list[Line]) -> int:
+    """The position of the first line of a page that says anything; -1 where none does."""
+    return next((n for n, line in enumerate(lines) if len(line.text.strip()) > 3), -1)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from agentloop_providers.offline.comparing import extreme
 from agentloop_providers.offline.evidence import Line
+from agentloop_providers.offline.passages import Scored
 from agentloop_providers.offline.question import DATE, NUMBER
-from agentloop_providers.offline.ranking import Ranking, Scored
+from agentloop_providers.offline.ranking import Ranking
 from agentloop_providers.offline.shapes import ASSIGNMENT, DEFAULT, is_prose
 from agentloop_providers.offline.words import STOP, split, stem, stems
 
