@@ -217,7 +217,7 @@ def _result(
 
 def _written(id: str, tool: Tool, value: Any) -> ToolResultContent:
     try:
-        return to_result(id, value, max_bytes=tool.max_bytes)
+        return to_result(id, value, max_bytes=tool.max_bytes, max_media_bytes=tool.max_media_bytes)
     except NotWritable as error:
         return error_result(id, str(error))
     except Exception as error:  # noqa: BLE001  a serializer of the author's failed
