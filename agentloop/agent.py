@@ -139,6 +139,8 @@ class Agent(Generic[OutputT]):
             if place.nesting > MAX_NESTING:
                 raise ToolError(f"Not run: more than {MAX_NESTING} agents inside one another.")
             host.check(self._toolbox.values())
+            if host.suspends:
+                await host.admit()
             place.own = place.own or self.provider
             answers = host.provider(definition, place.own)
             if resume is not None:
@@ -237,6 +239,8 @@ class _Overriding(Host):
             self.ask_user = host.ask_user
         self._host = host
         self.suspends = host.suspends
+        self.admit = host.admit
+        self.is_left = host.is_left
         self.begin = host.begin
         self.clock = host.clock
         self.resume = host.resume

@@ -88,6 +88,8 @@ async def once(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
     here = HERE.get()
     if here is None:
         return _as_json(name, await _result_of(fn, args, kwargs))
+    if here.host.suspends:
+        await here.host.admit()
     here.name(name)
     key = f"{here.key}#{name}"
     if (kept := here.host.value(key)) is not None:

@@ -16,7 +16,7 @@ from agentloop.errors import AgentLoopError, ToolError, where
 from agentloop.events import Sink, ToolEnded, ToolStarted, tell
 from agentloop.log import log
 from agentloop.meta import with_usage
-from agentloop.place import HERE, Place
+from agentloop.place import HERE, Left, Place
 from agentloop.results import NotWritable, error_result, to_result
 from agentloop.run import Run
 from agentloop.schema import ArgumentsInvalid
@@ -156,10 +156,18 @@ class _Turn(NamedTuple):
         except anyio.get_cancelled_exc_class():
             if not errand.ended:
                 await _stop(errand, tool)
-            elif not errand.cancelled:  # it ended a moment before, and what ended has a result
+            elif not errand.cancelled and not self._is_left:
+                # It ended a moment before, and what ended has a result.
                 self.answer(ready.call, _result(ready, errand, here), time.monotonic() - began)
             raise
+        if self._is_left:  # it waited for the model, so it has ended for being told to
+            raise Left
         return _result(ready, errand, here, late_after=None if in_time else patience)
+
+    @property
+    def _is_left(self) -> bool:
+        host = self.place.host
+        return host.suspends and host.is_left()
 
     def answer(self, call: ToolUseContent, result: ToolResultContent, seconds: float) -> None:
         """Note the result of ``call``."""
@@ -209,7 +217,7 @@ def _result(
 
 def _written(id: str, tool: Tool, value: Any) -> ToolResultContent:
     try:
-        return to_result(id, value, max_bytes=tool.max_bytes)
+        return to_result(id, value, max_bytes=tool.max_bytes, max_media_bytes=tool.max_media_bytes)
     except NotWritable as error:
         return error_result(id, str(error))
     except Exception as error:  # noqa: BLE001  a serializer of the author's failed

@@ -84,7 +84,9 @@ async def _reconciled(effect: Effect) -> ToolResultContent | None:
     try:
         found = tool.reconcile(effect.key, **effect.arguments)
         value = await found if inspect.isawaitable(found) else found
-        return to_result(effect.id, value, max_bytes=tool.max_bytes)
+        return to_result(
+            effect.id, value, max_bytes=tool.max_bytes, max_media_bytes=tool.max_media_bytes
+        )
     except NotDone:
         return None
     except Exception as error:  # noqa: BLE001  then the outcome stays unknown

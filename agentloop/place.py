@@ -32,6 +32,11 @@ HERE: ContextVar[Place | None] = ContextVar("agentloop_place", default=None)
 """The place of the code that runs now; None outside of any run and any served function."""
 
 
+class Left(BaseException):
+    """Raised in a function that is left at the end of its round, where it does not hear that it is
+    cancelled: behind a shield, or in a thread. No :class:`Exception`, as cancellation is none."""
+
+
 User = Callable[[ElicitRequestParams], Awaitable[ElicitResult]]
 """Answers for the person behind a call; the shape of a client's elicitation callback."""
 
@@ -65,6 +70,14 @@ class Host:
                 "Agent(), or call it inside a served function (agentloop.mcp.resumable)"
             )
         return provider
+
+    async def admit(self) -> None:
+        """Called before a run begins, or a value that is made once; does not return where nothing
+        may begin any more."""
+
+    def is_left(self) -> bool:
+        """Whether the function is being left, so that nothing that ends in it counts any more."""
+        return False
 
     def begin(self, place: Place) -> tuple[str, float]:
         """The id of a run that begins at ``place``, and the time, in seconds since the epoch."""

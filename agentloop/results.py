@@ -29,6 +29,9 @@ DEFAULT_MAX_BYTES = 16 * 1024
 MAX_MEDIA_BYTES = 5 * 1024 * 1024
 """An image, an audio clip or an embedded file, as base64."""
 
+DEFAULT_MAX_MEDIA_BYTES = 10 * 1024 * 1024
+"""All that one result holds beside its text: media as base64, and what is said about blocks."""
+
 MAX_BLOCKS = 64
 """Content blocks of one result."""
 
@@ -45,7 +48,13 @@ class NotWritable(ValueError):
     """A tool gave something that has no JSON form; the message may be shown to the model."""
 
 
-def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> ToolResultContent:
+def to_result(
+    id: str,
+    value: Any,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    max_media_bytes: int = DEFAULT_MAX_MEDIA_BYTES,
+) -> ToolResultContent:
     """The result of the tool use ``id`` from what its tool returned.
 
     Text stays text, content blocks stay what they are, a ``CallToolResult`` keeps its error flag
@@ -61,7 +70,7 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
     if text is not None:
         content = [TextContent(text=text)]
     elif isinstance(value, CallToolResult | ToolResultContent):
-        meta = value.meta if isinstance(value, ToolResultContent) else None
+        meta = _small(value.meta, max_bytes) if isinstance(value, ToolResultContent) else None
         content, is_error = list(value.content), value.is_error or None
         structured = _structured(value, max_bytes)
         if not content and value.structured_content is not None:
@@ -70,7 +79,7 @@ def to_result(id: str, value: Any, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Too
         content = [value] if isinstance(value, _BLOCKS) else list(value)
     return ToolResultContent(
         tool_use_id=id,
-        content=_bounded(content, max_bytes),
+        content=_bounded(content, max_bytes, max_media_bytes),
         structured_content=structured,
         is_error=is_error,
         _meta=hidden_from_model(meta),
@@ -140,7 +149,13 @@ def _same(text: str, data: Any) -> bool:
     return data in (said, {"result": said}, {"result": text})
 
 
-def _bounded(content: list[ContentBlock], max_bytes: int) -> list[ContentBlock]:
+def _small(meta: dict[str, Any] | None, max_bytes: int) -> dict[str, Any] | None:
+    return meta if meta and len(_json(meta)) <= max_bytes else None
+
+
+def _bounded(
+    content: list[ContentBlock], max_bytes: int, max_media_bytes: int
+) -> list[ContentBlock]:
     kept: list[ContentBlock] = [_clean(block) for block in content[:MAX_BLOCKS]]
     left_out = len(content) - len(kept)
     if sum(_text_size(block) for block in kept) > max_bytes:
@@ -153,11 +168,43 @@ def _bounded(content: list[ContentBlock], max_bytes: int) -> list[ContentBlock]:
                 continue
             kept.append(_cut(block, room) if size > room else block)
             room -= min(size, room)
-    kept = [_without_excess(block) for block in kept]
+    kept = _in_all([_without_excess(block) for block in kept], max_media_bytes)
     if left_out:
         kept.append(TextContent(text=f"[... {left_out} more blocks left out ...]"))
     return kept
 
+
+def _in_all(content: list[ContentBlock], most: int) -> list[ContentBlock]:
+    """``content`` without the blocks that take it over ``most`` bytes, and a notice about them."""
+    kept: list[ContentBlock] = []
+    taken, left_out = 0, list[int]()
+    for block in content:
+        size = _weight(block)
+        if taken + size <= most:
+            kept.append(block)
+            taken += size
+        else:
+            left_out.append(size)
+    if left_out:
+        text = (
+            f"[{len(left_out)} more of {len(content)} blocks, {sum(left_out)} bytes, left out: a "
+            f"result of this tool holds at most {most} bytes of media. Ask for fewer at a time, "
+            "or for smaller ones.]"
+        )
+        kept.append(TextContent(text=text))
+    return kept
+
+
+def _weight(block: ContentBlock) -> int:
+    """Bytes that ``block`` takes beside its text."""
+    if block.type == "text" and not block.meta and not block.annotations:
+        return 0
+    about = block.model_dump_json(by_alias=True, exclude_none=True, exclude=_HELD)
+    return len(about) + (_media(block) or ("", 0))[1]
+
+
+_HELD: Any = {"text": True, "data": True, "resource": {"text", "blob"}}
+"""What is counted by itself."""
 
 _NOTICE_ROOM = 80
 """Bytes that any notice about what was left out fits into."""
@@ -204,12 +251,16 @@ def _clean(item: Any) -> Any:
 
 def _without_excess(block: ContentBlock) -> ContentBlock:
     """``block``, or a notice in its place if what it holds in base64 is too much."""
-    if block.type == "image" or block.type == "audio":
-        size, what = len(block.data), f"{block.type} ({block.mime_type})"
-    elif block.type == "resource" and isinstance(block.resource, BlobResourceContents):
-        size, what = len(block.resource.blob), f"resource {block.resource.uri}"
-    else:
-        return block
+    what, size = _media(block) or ("", 0)
     if size <= MAX_MEDIA_BYTES:
         return block
     return TextContent(text=f"[{what} of {size} bytes left out: it is over {MAX_MEDIA_BYTES}]")
+
+
+def _media(block: ContentBlock) -> tuple[str, int] | None:
+    """What ``block`` holds in base64, and how many bytes of it."""
+    if block.type == "image" or block.type == "audio":
+        return f"{block.type} ({block.mime_type})", len(block.data)
+    if block.type == "resource" and isinstance(block.resource, BlobResourceContents):
+        return f"resource {block.resource.uri}", len(block.resource.blob)
+    return None

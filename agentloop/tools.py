@@ -16,7 +16,7 @@ import mcp_types
 
 from agentloop.errors import DefinitionError
 from agentloop.output import ANSWER_TOOL
-from agentloop.results import DEFAULT_MAX_BYTES
+from agentloop.results import DEFAULT_MAX_BYTES, DEFAULT_MAX_MEDIA_BYTES
 from agentloop.schema import Signature
 
 DEFAULT_TIMEOUT = 60.0
@@ -59,6 +59,9 @@ class Tool:
     """Seconds that an async call gets to stop when it is told to; then it is left behind."""
     max_bytes: int = DEFAULT_MAX_BYTES
     """Text of one result; the head and the tail of a longer one are kept."""
+    max_media_bytes: int = DEFAULT_MAX_MEDIA_BYTES
+    """Media of one result, all together, as base64; blocks beyond it are left out, and the model is
+    told so."""
     reveal_errors: bool = False
     """Show the model the message of any exception, not only of ``ToolError``."""
     idempotent: bool = False
@@ -92,6 +95,8 @@ class Tool:
             raise DefinitionError(f"tool {self.name!r}: grace is a number of at least 0")
         if self.max_bytes < 256:
             raise DefinitionError(f"tool {self.name!r}: max_bytes is at least 256")
+        if self.max_media_bytes < 0:
+            raise DefinitionError(f"tool {self.name!r}: max_media_bytes is at least 0")
         if self.idempotent and self.guarded:
             raise DefinitionError(f"tool {self.name!r}: either idempotent or once, not both")
         if self.input_schema.get("type") != "object":
@@ -151,6 +156,7 @@ def tool(
     timeout: float | None = DEFAULT_TIMEOUT,
     grace: float = DEFAULT_GRACE,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    max_media_bytes: int = DEFAULT_MAX_MEDIA_BYTES,
     reveal_errors: bool = False,
     idempotent: bool = False,
     once: bool | Literal["best effort"] = False,

@@ -17,6 +17,7 @@ from mcp_types import (
     CallToolResult,
     ContentBlock,
     EmbeddedResource,
+    Icon,
     ImageContent,
     ResourceLink,
     TextContent,
@@ -27,6 +28,7 @@ from pydantic import BaseModel
 
 from agentloop.results import (
     DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_MEDIA_BYTES,
     MAX_BLOCKS,
     MAX_MEDIA_BYTES,
     NotWritable,
@@ -278,6 +280,37 @@ def test_media_over_the_cap_is_left_out_and_said_to_be() -> None:
         f"[{what} of 20000000 bytes left out: it is over {MAX_MEDIA_BYTES}]"
         for what in ("image (image/png)", "audio (audio/wav)", "resource file:///b")
     ]
+
+
+def test_the_media_of_a_result_shares_one_cap() -> None:
+    """However many blocks it has: what is beyond the cap is left out, with what to do about it."""
+    image = ImageContent(data="A" * 4_000_000, mime_type="image/png")
+    words, link = TextContent(text="64 pictures"), ResourceLink(name="all", uri="file:///all")
+    result = to_result("id", [*[image] * 60, words, link])
+
+    assert result.content[:-1] == [image, image, words, link]
+    notice = result.content[-1]
+    assert notice.type == "text"
+    assert notice.text.startswith("[58 more of 62 blocks, 232")
+    assert f"at most {DEFAULT_MAX_MEDIA_BYTES} bytes of media" in notice.text
+    assert "Ask for fewer at a time, or for smaller ones" in notice.text
+    assert size(result) < DEFAULT_MAX_MEDIA_BYTES + DEFAULT_MAX_BYTES
+
+    assert to_result("id", [image] * 60, max_media_bytes=10**9).content == [image] * 60
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        TextContent(text="a", _meta={"rows": "x" * 200_000}),
+        ResourceLink(
+            name="a", uri="file:///a", icons=[Icon(src="data:image/png;base64," + "A" * 200_000)]
+        ),
+    ],
+)
+def test_what_is_said_about_blocks_counts_as_media(block: ContentBlock) -> None:
+    result = to_result("id", [block] * 60, max_media_bytes=1_000_000)
+    assert 3 * 200_000 < size(result) < 1_100_000
 
 
 def test_an_embedded_text_is_cut_like_any_other() -> None:

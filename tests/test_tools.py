@@ -99,6 +99,7 @@ def test_a_partial_has_the_name_of_its_function() -> None:
         {"grace": float("nan")},
         {"grace": None},
         {"max_bytes": 10},
+        {"max_media_bytes": -1},
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(wrong: dict[str, Any]) -> None:

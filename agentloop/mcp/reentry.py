@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
@@ -39,6 +40,7 @@ from agentloop.mcp.request import REQUEST, Request, is_context, request_in
 from agentloop.mcp.rounds import RoundsHost, Suspended
 from agentloop.mcp.served import (
     DEFAULT_INPUT_LIMITS,
+    LEAVE_SECONDS,
     MAX_WIRE_STATE,
     ServedHost,
     Serving,
@@ -46,6 +48,7 @@ from agentloop.mcp.served import (
 )
 from agentloop.mcp.stored import detached, over_stored_rounds
 from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
+from agentloop.mcp.visit import not_cancelling_itself
 from agentloop.place import HERE, Place
 from agentloop.provider import Provider, checked
 from agentloop.store import Store, StoreError, UnknownRoundError
@@ -67,6 +70,7 @@ def resumable(
     task: When = "when_needed",
     input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
     stream_seconds: float | None = STREAM_SECONDS,
+    leave_seconds: float = LEAVE_SECONDS,
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Awaitable[T]]]: ...
 def resumable(
     function: Callable[..., Any] | None = None,
@@ -80,6 +84,7 @@ def resumable(
     task: When = "when_needed",
     input_limits: InputLimits = DEFAULT_INPUT_LIMITS,
     stream_seconds: float | None = STREAM_SECONDS,
+    leave_seconds: float = LEAVE_SECONDS,
 ) -> Callable[..., Any]:
     """Let agents inside an async tool function ask the client of the call.
 
@@ -102,11 +107,22 @@ def resumable(
     :class:`~agentloop.mcp.tasks.Tasks` and for clients that can deal with them. Arguments and
     answers beyond ``input_limits`` are refused. A call of 2025-11-25 over HTTP closes its stream
     every ``stream_seconds`` where the host has an event store, so that nothing in between ends a
-    long one; None for never.
+    long one; None for never. Over rounds the function is cancelled at the end of each round, and
+    may take ``leave_seconds`` to clean up; one that takes longer fails, and is left behind.
     """
     checked(provider)
+    if not 0 < leave_seconds < math.inf:
+        raise DefinitionError(f"leave_seconds={leave_seconds!r} is no number of seconds above 0")
     serving = Serving(
-        provider, store, on_event, emulate, max_state_bytes, task, input_limits, stream_seconds
+        provider,
+        store,
+        on_event,
+        emulate,
+        max_state_bytes,
+        task,
+        input_limits,
+        stream_seconds,
+        leave_seconds,
     )
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,7 +230,7 @@ async def _enter(
     host = ServedHost(request, PushProvider(request), serving, sink)
     token = HERE.set(Place("", None, host))
     try:
-        return await function()
+        return await not_cancelling_itself(function)
     finally:
         HERE.reset(token)
 

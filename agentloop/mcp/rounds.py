@@ -8,13 +8,11 @@ model, all open asks leave together.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Never, cast
 
-import anyio
 from mcp_types import (
     CreateMessageRequestParams,
     CreateMessageResult,
@@ -42,11 +40,11 @@ from agentloop.mcp.refused import refusal
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
 from agentloop.mcp.state import pack, unpack
+from agentloop.mcp.visit import Visit
 from agentloop.mcp.written import Writer, sending
 from agentloop.meta import Reply
 from agentloop.place import HERE, Place
 from agentloop.run import Run
-from agentloop.strays import on_asyncio
 from agentloop.tools import Tool
 from agentloop.transcript import WIRE
 from agentloop.turns import after_turns
@@ -119,9 +117,7 @@ class RoundsHost(ServedHost):
         """Runs that nothing was kept of, by the key of a kept run that they began in place of."""
         self._values: dict[str, Any] = saved.get("values", {})
         self._stalls = 0
-        self._scope = anyio.CancelScope()
-        self._parked: set[asyncio.Task[Any]] = set()
-        """The tasks of asyncio's in which something is parked."""
+        self._visit = Visit(serving.leave_seconds)
         in_task = request.running is not None
         self._may_detach = not in_task and serving.task != "never" and HANDOVER.get() is not None
         self._counts_rounds = not in_task and not self._may_detach
@@ -216,8 +212,7 @@ class RoundsHost(ServedHost):
         if answer is None:
             if why_not := self.may_not_wait(place):
                 raise ToolError(why_not)
-            self.asks[key] = ElicitRequest(params=params)
-            await self.wait(place)
+            await self.wait(place, key, ElicitRequest(params=params))
         if not isinstance(answer, ElicitResult):
             raise ToolError("The client gave no answer of its user's.")
         # The function may be entered again after this: then the answer is not in the request.
@@ -226,6 +221,12 @@ class RoundsHost(ServedHost):
 
     def may_not_wait(self, place: Place) -> str | None:
         """Why ``place`` must not wait for the next round, if it must not."""
+
+    async def admit(self) -> None:
+        await self._visit.admit()
+
+    def is_left(self) -> bool:
+        return self._visit.left
 
     async def detach(self, place: Place) -> None:
         if self._may_detach:
@@ -239,35 +240,32 @@ class RoundsHost(ServedHost):
     def _leave(self, stall: int) -> None:
         """Leave the function, unless it could go on after all since it stalled."""
         if self.root.blocked and stall == self._stalls:
-            self._scope.cancel()
+            self._visit.leave()
 
     async def run(self, function: Callable[[], Awaitable[Any]]) -> Any:
         """Enter ``function``: what it gives, or :class:`Suspended`.
 
         Raises what ``function`` raises.
         """
-        outcome: Any = None
         token = HERE.set(self.root)
         try:
-            with self._scope:
-                outcome = await function()
+            outcome = await self._visit.run(function)
         finally:
             HERE.reset(token)
-            for task in self._parked:  # which the author started, and nobody told to stop
-                task.cancel()
         self._check_all_resumed()
-        return self._suspended() if self._scope.cancel_called else outcome
+        return self._suspended() if self._visit.left else outcome
 
-    async def wait(self, place: Place) -> None:
-        """Park ``place``, and leave the function once it can go no further. Does not return."""
+    async def wait(
+        self, place: Place, key: str | None = None, ask: InputRequest | None = None
+    ) -> Never:
+        """Park ``place``, and leave the function once it can go no further.
+
+        ``ask`` leaves then, under ``key``.
+        """
+        if key is not None and ask is not None and not self._visit.left:
+            self.asks[key] = ask
         place.park()
-        task = asyncio.current_task() if on_asyncio() else None
-        if task is not None:
-            self._parked.add(task)
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self._parked.discard(task)  # pyright: ignore[reportArgumentType]
+        await self._visit.park()
 
     def _suspended(self) -> Suspended:
         detached = self._detached or (self._may_detach and self._out_of_rounds())
@@ -301,8 +299,7 @@ class RoundsProvider:
         if answer is None:
             if why_not := self._host.may_not_wait(place):
                 raise BadRequestError(why_not)
-            self._host.asks[key] = self._host.writer.request(request)
-            await self._host.wait(place)
+            await self._host.wait(place, key, self._host.writer.request(request))
         elif (refused := refusal(answer)) is not None:
             raise refused
         if not isinstance(answer, CreateMessageResult | CreateMessageResultWithTools):

@@ -34,6 +34,8 @@ MAX_WIRE_STATE = 2 * 1024 * 1024
 It comes back in a request, of which the SDK takes 4 MiB, together with the client's answers.
 """
 
+LEAVE_SECONDS = 30.0
+"""What a function may take to clean up at the end of a round; clients begin to give up after 60."""
 
 DEFAULT_INPUT_LIMITS = InputLimits()
 
@@ -59,6 +61,8 @@ class Serving:
     """What is taken of a client."""
     stream_seconds: float | None = STREAM_SECONDS
     """How long a call's stream lasts before it is closed, see :mod:`agentloop.mcp.stream`."""
+    leave_seconds: float = LEAVE_SECONDS
+    """How long a function may take to be left at the end of a round."""
 
 
 class ServedHost(Host):

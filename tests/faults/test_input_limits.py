@@ -13,6 +13,7 @@ from mcp_types import (
     CallToolResult,
     CreateMessageRequestParams,
     ErrorData,
+    ImageContent,
     SamplingMessage,
     TextContent,
     ToolResultContent,
@@ -283,3 +284,22 @@ async def test_what_a_tool_may_give(carrier: str) -> None:
         assert not is_error
         assert "bytes left out" in text
         assert len(json.dumps(text)) < allowed
+
+
+@each
+async def test_how_much_media_a_tool_may_give(carrier: str) -> None:
+    image = ImageContent(data="A" * 40_000, mime_type="image/png")
+
+    @tool(max_media_bytes=100_000)
+    async def pictures() -> list[ImageContent]:
+        return [image] * 5
+
+    played = await play(carrier, Agent("worker", tools=[pictures]), [use("pictures")], "ok")
+
+    (result,) = played.requests[-1].messages[-1].content_as_list
+    assert result.type == "tool_result"
+    assert result.content[:-1] == [image, image]
+    ((text, is_error),) = played.results
+    assert not is_error
+    assert text.startswith("[3 more of 5 blocks, 120")
+    assert "at most 100000 bytes of media" in text
