@@ -144,7 +144,7 @@ class Agent(Generic[OutputT]):
             place.own = place.own or self.provider
             answers = host.provider(definition, place.own)
             if resume is not None:
-                history = (await host.take_up(resume, self.definition)).messages
+                history = await host.take_up(resume, self.definition)
             id, began = host.begin(place)
             run = start(definition, prompt, id=id, history=history, began=began)
             kept = host.resume(place, run) or await host.delegate(place, run)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from mcp_types import ElicitRequestParams, ElicitResult, ToolResultContent
+from mcp_types import ElicitRequestParams, ElicitResult, SamplingMessage, ToolResultContent
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, StateError, ToolError
@@ -145,8 +145,8 @@ class Host:
         Gives its handle; None where nothing is kept.
         """
 
-    async def take_up(self, handle: str, definition: Definition) -> Run:
-        """The run that :meth:`put_by` gave ``handle`` for.
+    async def take_up(self, handle: str, definition: Definition) -> Sequence[SamplingMessage]:
+        """The messages of the run that :meth:`put_by` gave ``handle`` for.
 
         Raises :class:`StateError` where there is none.
         """

@@ -10,10 +10,12 @@ from fastmcp import FastMCP
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
+from mcp_types import CreateMessageRequestParams
 
 from agentloop import Agent, Limits
 from agentloop.errors import StateError
-from agentloop.mcp import mount
+from agentloop.mcp import Tasks, mount
+from agentloop.meta import Reply
 from agentloop.store import Entered, MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
@@ -105,6 +107,43 @@ async def test_a_handle_is_kept_for_as_long_as_the_store_keeps_things() -> None:
         await anyio.sleep(0.3)
         with pytest.raises(MCPError, match="nothing is kept under this handle"):
             await client.call_tool("counter", {"prompt": "On.", "resume": handle_of(first)})
+
+
+class Forgetting:
+    """A model, while which answers the store loses what is kept under a handle."""
+
+    name = "model"
+
+    def __init__(self, store: MemoryStore, *script: Any) -> None:
+        self.handle = ""
+        self._store, self._model = store, ScriptedProvider(*script)
+
+    async def sample(self, request: CreateMessageRequestParams) -> Reply:
+        if self.handle:
+            await self._store.forget(self.handle)
+        return await self._model.sample(request)
+
+
+@pytest.mark.parametrize("carrier", ["push", "rounds", "task"])
+async def test_a_call_that_began_with_a_handle_ends_though_that_expires(carrier: Any) -> None:
+    """A handle is good for beginning a call; what began is not looked up again."""
+    store = MemoryStore()
+    tasks = Tasks(store, poll=0.01, look_every=0.05)
+    server = MCPServer("counting", extensions=[tasks], lifespan=tasks.lifespan())
+    when = "always" if carrier == "task" else "when_needed"
+    mount(server, counter(steps=2), store=store, task=when)
+    model = Forgetting(store, use("count", to=1), "One.", use("count", to=2), "Two.")
+    async with MockClient(server, model, carrier=carrier) as client:
+        first = await client.call_tool("counter", {"prompt": "Count."})
+        model.handle = handle_of(first)
+        again = {"prompt": "Go on.", "resume": model.handle}
+        second = await client.call_tool("counter", again)
+        with pytest.raises(MCPError, match="nothing is kept under this handle"):
+            await client.call_tool("counter", again)
+
+    assert second.structured_content == {"result": "Two."}
+    history = client.asks[1].messages
+    assert client.asks[3].messages[: len(history)] == client.asks[2].messages[: len(history)]
 
 
 async def test_a_handle_is_for_the_agent_that_gave_it_as_it_was() -> None:

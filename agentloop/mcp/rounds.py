@@ -8,6 +8,8 @@ model, all open asks leave together.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +25,10 @@ from mcp_types import (
     InputRequest,
     InputRequiredResult,
     InputResponses,
+    SamplingMessage,
 )
 
+from agentloop.definition import Definition
 from agentloop.errors import (
     BadRequestError,
     DefinitionError,
@@ -46,7 +50,7 @@ from agentloop.meta import Reply
 from agentloop.place import HERE, Place
 from agentloop.run import Run
 from agentloop.tools import Tool
-from agentloop.transcript import WIRE
+from agentloop.transcript import WIRE, Transcript
 from agentloop.turns import after_turns
 
 STATE_VERSION = 1
@@ -185,6 +189,24 @@ class RoundsHost(ServedHost):
     def keep_value(self, key: str, value: Any) -> None:
         self._values[key] = value
 
+    async def take_up(self, handle: str, definition: Definition) -> Sequence[SamplingMessage]:
+        # The handle may expire in the middle of the call, which has the messages by then.
+        key = f"resume {_digest(handle)}"
+        if (known := self.value(key)) is not None and (began := self._history(known[0])):
+            return began
+        messages = await super().take_up(handle, definition)
+        self.keep_value(key, _digest([self.writer.message(message) for message in messages]))
+        return messages
+
+    def _history(self, digest: str) -> Transcript | None:
+        """What a kept run began after, if its ``digest`` is this."""
+        try:
+            histories = [run["messages"][: run.get("history", 0)] for run in self._saved.values()]
+            found = next((each for each in histories if _digest(each) == digest), None)
+            return None if found is None else Transcript.from_json(found)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise StateError(f"the saved run is damaged: {type(error).__name__}") from error
+
     def room(self, key: str, run: Run) -> int | None:
         if not self._counts_rounds or _ask_key(key, run) in self.answers:
             return None
@@ -313,6 +335,11 @@ def _of_user(answer: ElicitResult) -> ElicitResult:
     if refusal(answer) is not None:
         raise ToolError("The client could not ask its user.")
     return answer
+
+
+def _digest(value: Any) -> str:
+    written = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(written.encode()).hexdigest()
 
 
 def _ask_key(place: str, run: Run) -> str:

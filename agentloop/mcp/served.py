@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcp.shared.exceptions import MCPError
@@ -11,6 +12,7 @@ from mcp_types import (
     ElicitRequest,
     ElicitRequestParams,
     ElicitResult,
+    SamplingMessage,
 )
 from pydantic import ValidationError
 
@@ -122,11 +124,11 @@ class ServedHost(Host):
         name = f"{self.named}/{key}"
         return await keep(self.store, run, name=name, principal=self.request.principal)
 
-    async def take_up(self, handle: str, definition: Definition) -> Run:
+    async def take_up(self, handle: str, definition: Definition) -> Sequence[SamplingMessage]:
         if self.store is None:
             return await super().take_up(handle, definition)
         principal = self.request.principal
-        return await recall(self.store, handle, definition, principal=principal)
+        return (await recall(self.store, handle, definition, principal=principal)).messages
 
     def missing(self, *, tools: bool) -> str | None:
         """The capability that the client would have to declare; None if it can be asked.
