@@ -569,17 +569,19 @@ async def test_a_client_that_only_asks_for_the_status_is_asked_all_the_same() ->
 
 
 async def test_whoever_comes_for_the_result_is_asked_there_alone() -> None:
-    silent, model = True, Model(*SUM)
+    silent, model = anyio.Event(), Model(*SUM)
 
     async def answers(method: str, params: JSON) -> Any:
-        return await (is_silent if silent else model)(method, params)
+        if silent.is_set():
+            return await model(method, params)
+        silent.set()
+        return await is_silent(method, params)
 
     async with wired(a_server(), answers) as wire:
         task = await begin(wire, "adder")
         await until(wire, task, "input_required")
         await get(wire, task)
-        await asked(wire)  # beside, where it does not answer
-        silent = False
+        await silent.wait()  # it was asked beside, where it does not answer
         with anyio.fail_after(5):
             assert (await result(wire, task))["content"][0]["text"] == "It is 3."
         assert len(wire.asked) == 3
