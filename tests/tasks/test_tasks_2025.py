@@ -265,6 +265,8 @@ async def test_k1_tasks_begin_working_and_end_once(kind: str, tmp_path: Any) -> 
         assert {note["status"] for note in told} <= {"working", "input_required", "completed"}
         assert [note["status"] for note in told].count("completed") == 3
         assert {note["taskId"] for note in told} == {task["taskId"] for task in begun}
+    if isinstance(store, SQLiteStore):
+        await store.close()
 
 
 async def test_k2_every_answer_has_the_times_and_the_actual_ttl() -> None:
