@@ -14,11 +14,12 @@ from agentloop.errors import DefinitionError, ToolError
 from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink, tell
 from agentloop.journal import Journal
 from agentloop.loop import Driver
+from agentloop.machine import start, stop, traced
 from agentloop.output import Output
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
 from agentloop.provider import Provider, checked
 from agentloop.result import RunResult
-from agentloop.run import Prompt, Run, Stop, start, stop, traced
+from agentloop.run import Prompt, Run, Stop
 from agentloop.tools import Tool, Toolbox, tool
 from agentloop.trace import traceparent
 from agentloop.usage import Limits

@@ -14,10 +14,11 @@ from agentloop.errors import DeniedError, ProviderError, where
 from agentloop.events import AskEnded, AskStarted, Sink, tell
 from agentloop.intake import short
 from agentloop.log import log
+from agentloop.machine import Ask, asking, called, close, fail, pending, sampled, stop
 from agentloop.patience import Patience
 from agentloop.place import Place
 from agentloop.provider import Provider
-from agentloop.run import Ask, Run, Stop, asking, called, close, fail, pending, sampled, stop
+from agentloop.run import Run, Stop
 from agentloop.secret import hidden
 from agentloop.strays import told_to_stop
 from agentloop.tools import Toolbox

@@ -12,10 +12,11 @@ from mcp.server.mcpserver import MCPServer
 from agentloop import Agent, Limits
 from agentloop.errors import StateError
 from agentloop.loop import Driver
+from agentloop.machine import start
 from agentloop.mcp import mount
 from agentloop.mcp.increments import Increments, amend
 from agentloop.place import Host, Place
-from agentloop.run import Run, start
+from agentloop.run import Run
 from agentloop.store import MemoryStore, Round
 from agentloop.testing import MockClient
 from agentloop.transcript import written

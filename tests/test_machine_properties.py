@@ -27,9 +27,10 @@ from pydantic import BaseModel
 from agentloop import Agent, Limits, Stop, ToolError, Usage, tool
 from agentloop.definition import Definition
 from agentloop.errors import StateError
+from agentloop.machine import Ask, ToolCalls, called, pending, sampled, start
 from agentloop.meta import PROVIDER_KEY, USAGE_KEY
 from agentloop.output import ANSWER_TOOL, Output
-from agentloop.run import Ask, Run, ToolCalls, called, pending, sampled, start
+from agentloop.run import Run
 from agentloop_providers import ScriptedProvider
 from tests.histories import assert_balanced
 

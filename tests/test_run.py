@@ -23,9 +23,10 @@ from pydantic import BaseModel
 from agentloop import Limits, Stop, Usage
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, StateError
+from agentloop.machine import Ask, ToolCalls, called, close, fail, pending, sampled, start, stop
 from agentloop.meta import NOTICE_KEY, PROVIDER_KEY, USAGE_KEY
 from agentloop.output import ANSWER_TOOL, Output
-from agentloop.run import Ask, Run, ToolCalls, called, close, fail, pending, sampled, start, stop
+from agentloop.run import Run
 
 
 class City(BaseModel):

@@ -26,8 +26,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from agentloop import Agent, Limits, Stop, Usage, gather, tool
 from agentloop.errors import DefinitionError, OverloadedError
 from agentloop.events import RunEnded, RunStarted
+from agentloop.machine import start, stop, traced
 from agentloop.mcp import Tasks, mount
-from agentloop.run import start, stop, traced
 from agentloop.store import MemoryStore
 from agentloop.task import CONDITIONS
 from agentloop.telemetry import OpenTelemetry, backlog

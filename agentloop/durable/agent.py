@@ -15,8 +15,9 @@ from agentloop.durable.handle import DurableRun
 from agentloop.durable.known import Known
 from agentloop.durable.records import Order, check_id
 from agentloop.errors import DefinitionError
+from agentloop.machine import start
 from agentloop.result import RunResult
-from agentloop.run import Prompt, start
+from agentloop.run import Prompt
 from agentloop.usage import Limits
 
 OutputT = TypeVar("OutputT")

@@ -10,11 +10,12 @@ from mcp_types import CreateMessageRequestParams
 from agentloop.agent import Agent
 from agentloop.errors import AgentLoopError, DefinitionError, DeniedError, ProviderError
 from agentloop.events import Event, RunEnded, Sink, all_of, tell
+from agentloop.machine import fail
 from agentloop.meta import Reply
 from agentloop.place import User
 from agentloop.provider import Provider
 from agentloop.result import RunResult
-from agentloop.run import Prompt, Run, Stop, fail
+from agentloop.run import Prompt, Run, Stop
 
 Carrier = Literal["direct", "push", "rounds", "task"]
 """How asks travel: straight to the provider, or through a real MCP server and client."""

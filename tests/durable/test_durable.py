@@ -28,7 +28,7 @@ from agentloop.durable.claims import Claims
 from agentloop.durable.engine import takes_sqlite
 from agentloop.durable.records import Order
 from agentloop.errors import DefinitionError, OverloadedError, RunCancelled, StateError
-from agentloop.run import start
+from agentloop.machine import start
 from agentloop.store import MemoryStore
 from agentloop.tools import Effect
 from agentloop_providers.scripted import ScriptedProvider, use

@@ -25,10 +25,11 @@ from pydantic_core import from_json
 from agentloop import Agent, Limits, ToolError, tool
 from agentloop.errors import ProviderError, StateError
 from agentloop.events import Event, RunEnded
+from agentloop.machine import Ask, ToolCalls, called, pending, sampled, start
 from agentloop.mcp.request_limits import RequestLimits
 from agentloop.mcp.state import pack, packed, unpack
 from agentloop.results import NotWritable, to_result
-from agentloop.run import Ask, Run, Stop, ToolCalls, called, pending, sampled, start
+from agentloop.run import Run, Stop
 from agentloop.schema import ArgumentsInvalid
 from agentloop_providers import ScriptedProvider
 from tests.faults.kit import CARRIERS, PROVIDER, PUSH, check_history, serving
