@@ -67,8 +67,7 @@ async def dispatch(
 
 def _numbers(run: Run) -> dict[str, int]:
     """The number of each call in its turn, by id. Ids are the model's: they may come again."""
-    uses = (use for use in run.messages.last.content_as_list if use.type == "tool_use")
-    return {use.id: number for number, use in enumerate(uses)}
+    return {use.id: number for number, use in enumerate(run.uses)}
 
 
 class _Prepared(NamedTuple):

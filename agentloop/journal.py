@@ -71,8 +71,8 @@ def moment(event: Event) -> Moment:
 def _take(event: Event) -> tuple[Any, ...]:
     run = event.run
     facts = event[2:] if type(event) is not AskEnded else _without_reply(event)
-    counts = run.steps, run.messages.length, run.usage
-    return (monotonic(), type(event), event.key, *counts, *facts)
+    moment = monotonic(), type(event), event.key, run.steps, run.messages.length, run.usage
+    return moment + facts
 
 
 def _without_reply(event: AskEnded) -> tuple[Any, ...]:

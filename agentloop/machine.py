@@ -86,7 +86,8 @@ def pending(run: Run) -> Ask | ToolCalls | None:
     if run.stop is not None:
         return None
     if run.messages.last.role == "assistant":
-        return ToolCalls(tuple(use for use in run.uses if use.id not in run.results))
+        known = run.results
+        return ToolCalls(tuple([use for use in run.uses if use.id not in known]))
     return Ask(_request(run))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from mcp_types import SamplingMessage
+from mcp_types import SamplingMessage, ToolUseContent
 
 from agentloop.meta import NOTICE_KEY
 from agentloop.transcript import Transcript
@@ -39,17 +39,20 @@ def _same(messages: list[SamplingMessage], polls: frozenset[str], one: int, othe
     if len(messages) < 2 * max(one, other) + 3:
         return False
     said, said_then = messages[-2 - 2 * one], messages[-2 - 2 * other]
-    blocks, blocks_then = said.content_as_list, said_then.content_as_list
-    if not blocks or not blocks_then:  # in a history, or a saved run
-        return False
-    last, last_then = blocks[-1], blocks_then[-1]
-    if last.type == "tool_use" and last_then.type == "tool_use" and last.input != last_then.input:
+    if _last_input(said) != _last_input(said_then):
         return False
     made, made_then = _calls(said), _calls(said_then)
     if not made or made != made_then or any(name in polls for name, _ in made):
         return False
     got, got_then = (_gist(messages[-1 - 2 * turn]) for turn in (one, other))
     return got == got_then
+
+
+def _last_input(message: SamplingMessage) -> dict[str, Any] | None:
+    """The arguments of the call that ends ``message``, if one does."""
+    content = message.content
+    last = content[-1] if isinstance(content, list) and content else None
+    return last.input if isinstance(last, ToolUseContent) else None
 
 
 def _calls(message: SamplingMessage) -> list[tuple[str, dict[str, Any]]]:

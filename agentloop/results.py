@@ -22,6 +22,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from agentloop.secret import hidden_from_model
 from agentloop.text import clean, clean_json, cut
+from agentloop.transcript import remade
 
 DEFAULT_MAX_BYTES = 16 * 1024
 """Text of one result, in bytes; the head and the tail of a longer one are kept."""
@@ -43,6 +44,9 @@ _CONTENT_FIELDS = frozenset({"text", "data", "blob"})
 _BLOCKS = (TextContent, ImageContent, AudioContent, ResourceLink, EmbeddedResource)
 _CONTENT = (CallToolResult, ToolResultContent, *_BLOCKS)
 
+_TEXT = TextContent(text="")
+_RESULT = ToolResultContent(tool_use_id="", content=[])
+
 
 class NotWritable(ValueError):
     """A tool gave something that has no JSON form; the message may be shown to the model."""
@@ -63,8 +67,8 @@ def to_result(
     """
     text = _text(value)
     if text is not None and len(text) * 4 <= max_bytes:  # a short text: nothing to bound
-        content = [TextContent(text=_safe(text))] if text else []
-        return ToolResultContent(tool_use_id=id, content=content)
+        content = [remade(_TEXT, text=_safe(text))] if text else []
+        return remade(_RESULT, tool_use_id=id, content=content)
     structured, is_error, meta = None, None, None
     content: list[ContentBlock]
     if text is not None:
