@@ -209,9 +209,9 @@ def _result(
         result = error_result(id, _explain(tool, errand.error))
     else:
         result = _written(id, tool, errand.value)
-    if here.spent is not None:
-        result.meta = with_usage(result.meta, here.spent)
-    return result
+    if here.spent is None:
+        return result
+    return result.model_copy(update={"meta": with_usage(result.meta, here.spent)})
 
 
 def _written(id: str, tool: Tool, value: Any) -> ToolResultContent:
