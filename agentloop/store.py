@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from agentloop.errors import StaleOwnerError, StoreError, UnknownRoundError
+from agentloop.errors import DefinitionError, StaleOwnerError, StoreError, UnknownRoundError
 from agentloop.task import MemoryTasks, TaskStore
 
 LEASE_SECONDS = 10.0
@@ -162,6 +163,18 @@ class Store(Protocol):
     async def sweep(self) -> int:
         """Forget calls whose time to be kept is over; how many they were."""
         ...
+
+
+def checked(store: Any) -> None:
+    """Raises :class:`DefinitionError` for what is no store, such as the path of one."""
+    if store is None or (hasattr(store, "enter") and not isinstance(store, type)):
+        return
+    if isinstance(store, str) and "://" in store:  # not quoted: there may be a password in it
+        raise DefinitionError("store= is a text: give a store, e.g. SQLStore(URL)")
+    path = str(store) if isinstance(store, str | Path) else "runs.db"
+    raise DefinitionError(
+        f"store={store!r} is no store: give one, e.g. agentloop.sql_store.SQLiteStore({path!r})"
+    )
 
 
 @dataclass(slots=True)

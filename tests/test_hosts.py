@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fastmcp
@@ -28,9 +30,10 @@ from pydantic import BaseModel
 from agentloop import Agent, gather
 from agentloop.errors import DefinitionError, OverloadedError
 from agentloop.events import Event
-from agentloop.mcp import mount, resumable
+from agentloop.mcp import Tasks, mount, resumable
 from agentloop.mcp.callback import TOOLS, sampling_handler
 from agentloop.mcp.lowlevel import seal
+from agentloop.store import MemoryStore
 from agentloop.testing import MockClient
 from agentloop_providers import ScriptedProvider
 from agentloop_providers.scripted import use
@@ -135,6 +138,26 @@ async def test_a_run_without_an_answer_is_an_error_result(host: str, carrier: An
     assert result.structured_content is None
     assert result.meta is not None
     assert result.meta[RESULT]["stop"] == "failed"
+
+
+@every_host
+@pytest.mark.parametrize(
+    ("mistaken", "said"),
+    [
+        ("runs.db", "store='runs.db' is no store: give one, e.g. agentloop.sql_store.SQLiteStore("),
+        (Path("runs.db"), "SQLiteStore('runs.db')"),
+        (MemoryStore, "is no store"),
+        ("postgresql://me:secret@db/runs", "give a store, e.g. SQLStore(URL)"),
+    ],
+)
+def test_what_is_no_store_is_refused_at_once(host: str, mistaken: Any, said: str) -> None:
+    def mounted() -> None:
+        mount(SERVERS[host](), calc(), store=mistaken)
+
+    for given in (mounted, lambda: resumable(store=mistaken), lambda: Tasks(mistaken)):
+        with pytest.raises(DefinitionError, match=re.escape(said)) as caught:
+            given()
+        assert "secret" not in str(caught.value)
 
 
 def _ordinary(host: str, server: Any, write: Callable[[str], Any], heard: list[Event]) -> None:

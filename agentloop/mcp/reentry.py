@@ -50,8 +50,10 @@ from agentloop.mcp.stored import detached, over_stored_rounds
 from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.mcp.visit import not_cancelling_itself
 from agentloop.place import HERE, Place
-from agentloop.provider import Provider, checked
+from agentloop.provider import Provider
+from agentloop.provider import checked as check_provider
 from agentloop.store import Store, StoreError, UnknownRoundError
+from agentloop.store import checked as check_store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,7 +112,8 @@ def resumable(
     long one; None for never. Over rounds the function is cancelled at the end of each round, and
     may take ``leave_seconds`` to clean up; one that takes longer fails, and is left behind.
     """
-    checked(provider)
+    check_provider(provider)
+    check_store(store)
     if not 0 < leave_seconds < math.inf:
         raise DefinitionError(f"leave_seconds={leave_seconds!r} is no number of seconds above 0")
     serving = Serving(
