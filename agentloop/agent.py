@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar, overload
 
 from mcp_types import CallToolResult, ModelPreferences, SamplingMessage, TextContent
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, ToolError
@@ -15,7 +15,7 @@ from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink, tell
 from agentloop.journal import Journal
 from agentloop.loop import Driver
 from agentloop.machine import start, stop, traced
-from agentloop.output import Output
+from agentloop.output import Output, explain
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
 from agentloop.provider import Provider, checked
 from agentloop.result import RunResult
@@ -81,6 +81,13 @@ class Agent(Generic[OutputT]):
         the agent is good for. Raises :class:`DefinitionError` for what cannot work."""
         checked(provider)
         _check_limits(limits)
+        if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DefinitionError(f"an agent's name is a text, not {name!r}")
+        for word, text in (("instructions", instructions), ("description", description)):
+            if text is not None and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise DefinitionError(f"agent {name!r}: {word}= takes a text, not {text!r}")
+        if isinstance(stop_sequences, str) or not hasattr(stop_sequences, "__iter__"):
+            raise DefinitionError(f"agent {name!r}: stop_sequences= takes a list: write [...]")
         self.provider = provider
         self.description = description or f"Ask the agent {name}."
         self._toolbox = Toolbox(tools)
@@ -98,6 +105,10 @@ class Agent(Generic[OutputT]):
             stop_sequences=tuple(stop_sequences),
             model_preferences=model_preferences,
         )
+        try:
+            self.definition.request  # noqa: B018  it is made once, and checks what it is made of
+        except ValidationError as error:
+            raise DefinitionError(f"agent {name!r}: {explain(error, None)}") from None
 
     @property
     def name(self) -> str:
@@ -132,6 +143,8 @@ class Agent(Generic[OutputT]):
         """
         checked(provider)
         _check_limits(limits)
+        if on_event is not None and not callable(on_event):
+            raise DefinitionError(f"on_event={on_event!r} is no function that takes an event")
         definition = self.definition.limited(limits)
         place = _enter(provider, on_event, user)
         host = place.host

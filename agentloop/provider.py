@@ -37,12 +37,19 @@ class Provider(Protocol):
 
 
 def checked(provider: Any) -> None:
-    """Raises :class:`DefinitionError` for a spec, which is a provider for the command alone."""
+    """Raises :class:`DefinitionError` for what is no provider, such as a class or a spec, which is
+    one for the command alone."""
     if isinstance(provider, str):
         raise DefinitionError(
             f"provider={provider!r} is a text: give a provider, e.g. OfflineProvider(), or "
             f"agentloop.provider.load_provider({provider!r})"
         )
+    if isinstance(provider, type):
+        raise DefinitionError(
+            f"provider={provider.__name__} is a class: give one of it, {provider.__name__}(...)"
+        )
+    if provider is not None and not hasattr(provider, "sample"):
+        raise DefinitionError(f"provider={provider!r} has no sample(): it is no provider")
 
 
 def provider_names() -> list[str]:

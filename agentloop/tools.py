@@ -216,9 +216,11 @@ class Toolbox(Mapping[str, Tool]):
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]]) -> None:
         """Raises :class:`DefinitionError` for two tools of one name, or a reserved one."""
         self._tools: dict[str, Tool] = {}
-        if callable(tools) or isinstance(tools, str | Tool):
+        if callable(tools) or isinstance(tools, str | Tool) or not hasattr(tools, "__iter__"):
             raise DefinitionError("tools= takes a list of tools: write tools=[...]")
         for item in tools:
+            if not (isinstance(item, Tool) or callable(item)):
+                raise DefinitionError(f"tools= holds {item!r}, which is no tool and no function")
             made = item if isinstance(item, Tool) else tool(item)
             if made.name in self._tools:
                 raise DefinitionError(f"two tools are called {made.name!r}")

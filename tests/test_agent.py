@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from mcp_types import CreateMessageRequestParams, ImageContent, TextContent
+from mcp_types import CreateMessageRequestParams, ImageContent, SamplingMessage, TextContent
 from pydantic import BaseModel
 
 from agentloop import Agent, Limits, Stop, ToolError, Usage, gather, once, tool
@@ -456,7 +456,10 @@ def look(at: str) -> str:
     ("mistaken", "said"),
     [
         ({"limits": {"steps": 3}}, "write it as limits=Limits(steps=...)"),
+        ({"limits": 5}, "write it as limits=Limits(steps=...)"),
         ({"provider": "offline"}, "load_provider('offline')"),
+        ({"provider": ScriptedProvider}, "is a class: give one of it, ScriptedProvider(...)"),
+        ({"provider": 5}, "provider=5 has no sample(): it is no provider"),
     ],
 )
 async def test_words_for_the_command_are_refused_in_code_with_what_to_write(
@@ -466,6 +469,61 @@ async def test_words_for_the_command_are_refused_in_code_with_what_to_write(
         Agent("agent", **mistaken)
     with pytest.raises(DefinitionError, match=re.escape(said)):
         await Agent("agent").run("Go", **mistaken)
+
+
+BLOCK = TextContent(text="Go")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (42, "the prompt is a text, or a list of TextContent, ImageContent and AudioContent, not"),
+        (None, ", not None"),
+        (BLOCK, ", not a TextContent"),
+        (b"Go", ", not a bytes"),
+        ([BLOCK, "Go"], "prompt[1] is a str; the prompt is a text, or a list of"),
+        ([{"type": "text", "text": "Go"}], "prompt[0] is a dict"),
+        ([use("look")], "prompt[0] is a ToolUseContent"),
+        ([SamplingMessage(role="user", content=BLOCK)], "prompt[0] is a SamplingMessage"),
+    ],
+)
+async def test_what_is_no_prompt_is_refused_with_what_one_is(prompt: Any, said: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        await Agent("agent").run(prompt, provider=ScriptedProvider("gone"))
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "said"),
+    [
+        ({"history": "Go"}, "history= takes a list of SamplingMessage, such as result.messages"),
+        ({"history": 5}, ", not an int"),
+        ({"history": [BLOCK]}, "history[0] is a TextContent"),
+        ({"on_event": []}, "on_event=[] is no function"),
+    ],
+)
+async def test_what_a_run_cannot_take_is_refused(mistaken: Any, said: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        await Agent("agent").run("Go", provider=ScriptedProvider("gone"), **mistaken)
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "said"),
+    [
+        ({"name": 5}, "an agent's name is a text, not 5"),
+        ({"name": ""}, "an agent's name is a text"),
+        ({"instructions": ["Be brief."]}, "agent 'agent': instructions= takes a text"),
+        ({"description": 5}, "description= takes a text"),
+        ({"temperature": "hot"}, "agent 'agent': temperature: "),
+        ({"model_preferences": "fast"}, "model_preferences: "),
+        ({"stop_sequences": "END"}, "stop_sequences= takes a list"),
+        ({"stop_sequences": [5]}, "stop_sequences.0: "),
+        ({"tools": 5}, "write tools=[...]"),
+        ({"tools": [5]}, "tools= holds 5, which is no tool and no function"),
+    ],
+)
+def test_what_no_agent_can_be_made_of_is_refused(mistaken: Any, said: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        Agent(**{"name": "agent", **mistaken})
 
 
 @pytest.mark.parametrize("tools", ["look", look, tool(look)])
