@@ -18,7 +18,8 @@
         ├── DeadlineError    the time for a durable run was over
         ├── DeniedError      a person or a policy said no to this ask
         ├── MalformedReplyError
-        ├── OverloadedError  rate limits, 5xx, connection failures: worth another try later
+        ├── OverloadedError  rate limits, 5xx, connections that break: worth another try later
+        ├── UnreachableError nothing answers where the provider should be
         └── AskTimeoutError
     NotDone                  what a tool's ``reconcile`` raises: the call did not happen, run it
     ToolError                what a tool raises to tell the *model* something; never leaves a run
@@ -190,9 +191,16 @@ class MalformedReplyError(ProviderError):
 
 
 class OverloadedError(ProviderError):
-    """Rate limited, overloaded or unreachable."""
+    """Rate limited or overloaded, or the connection broke."""
 
     code = "overloaded"
+    retryable = True
+
+
+class UnreachableError(ProviderError):
+    """No connection to the provider came about: the address is wrong, or nobody listens there."""
+
+    code = "unreachable"
     retryable = True
 
 

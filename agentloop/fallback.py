@@ -18,6 +18,7 @@ from agentloop.errors import (
     MalformedReplyError,
     OverloadedError,
     ProviderError,
+    UnreachableError,
 )
 from agentloop.log import log
 from agentloop.meta import Reply
@@ -26,6 +27,7 @@ from agentloop.provider import Provider
 
 FALLS_BACK_ON: tuple[type[ProviderError], ...] = (
     OverloadedError,
+    UnreachableError,
     AskTimeoutError,
     DeniedError,
     AuthenticationError,
@@ -132,6 +134,7 @@ _KINDS = (
     DeniedError,
     MalformedReplyError,
     OverloadedError,
+    UnreachableError,
     AskTimeoutError,
 )
 

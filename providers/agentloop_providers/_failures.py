@@ -16,6 +16,7 @@ from agentloop.errors import (
     MalformedReplyError,
     OverloadedError,
     ProviderError,
+    UnreachableError,
 )
 from agentloop.text import clean
 from agentloop_providers.retry import Failure, retry_after
@@ -120,7 +121,9 @@ def _kind(status: int, said: str, codes: list[str]) -> type[ProviderError]:
     return OverloadedError if status in _PASSING or status >= 500 else BadRequestError
 
 
-def exception_failure(error: Exception, sdk: Any, host: str, *secrets: str | None) -> Failure:
+def exception_failure(
+    error: Exception, sdk: Any, host: str, *secrets: str | None, url: str
+) -> Failure:
     """The failure that an exception of an SDK, or of the HTTP client below it, stands for."""
     if isinstance(error, sdk.APIStatusError):
         known = cast("Any", error)
@@ -129,9 +132,9 @@ def exception_failure(error: Exception, sdk: Any, host: str, *secrets: str | Non
     if isinstance(error, sdk.APITimeoutError | httpx2.TimeoutException):
         return Failure(AskTimeoutError(f"no answer from {host} in time"), again=True)
     if isinstance(error, sdk.APIConnectionError):
-        return _broken(error.__cause__ or error, host)
+        return _broken(error.__cause__ or error, host, url)
     if isinstance(error, httpx2.RequestError):
-        return _broken(error, host)
+        return _broken(error, host, url)
     if isinstance(error, UnicodeEncodeError):
         return Failure(BadRequestError("the request holds text that is no Unicode"), again=False)
     # What an SDK raises without sending: no key, a value that it does not take.
@@ -139,10 +142,14 @@ def exception_failure(error: Exception, sdk: Any, host: str, *secrets: str | Non
     return Failure(BadRequestError(f"the request could not be made: {what}"), again=False)
 
 
-def _broken(error: BaseException, host: str) -> Failure:
+def _broken(error: BaseException, host: str, url: str) -> Failure:
     """A connection that did not come about, or broke."""
     name = type(error).__name__  # not its text, which may quote a header
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError | ValueError):
         problem = f"the request to {host} could not be made: {name}"
         return Failure(BadRequestError(problem), again=False)
+    if isinstance(error, httpx2.ConnectError):
+        said = f" ({reason})" if (reason := redacted(str(error))) else ""  # no header was sent yet
+        problem = f"{url} could not be reached{said}: is it running, and is base_url right?"
+        return Failure(UnreachableError(problem), again=True)  # it may be starting
     return Failure(OverloadedError(f"no connection to {host}: {name}"), again=True)

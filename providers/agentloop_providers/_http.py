@@ -220,7 +220,7 @@ class HTTPProvider(ABC):
                 with anyio.move_on_after(self.timeout):  # the SDK's timeout is for each read
                     return await attempt()
             except Exception as error:  # noqa: BLE001  whatever an SDK raises is an error of the ask
-                return exception_failure(error, self.sdk, self._host, *self._secrets)
+                return exception_failure(error, self.sdk, self._host, *self._secrets, url=self._url)
             timed_out = AskTimeoutError(f"no answer from {self._host} within {self.timeout:g} s")
             return Failure(timed_out, again=True)
 
@@ -297,6 +297,14 @@ class HTTPProvider(ABC):
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.hostname}{port}" if parts.hostname else f"the {self.kind} API"
+
+    @property
+    def _url(self) -> str:
+        """The base URL, the SDK's own where none was given, without a name and a password."""
+        url = str(getattr(self._given or self._clients.get(None), "base_url", ""))
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{place}{parts.path}".rstrip("/") if place else self._host
 
 
 def _checked(url: str, kind: str) -> str:

@@ -15,9 +15,16 @@ import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp_types import TextContent
+from structlog.testing import capture_logs
 
 from agentloop.agent import Agent
-from agentloop.errors import AskTimeoutError, DefinitionError, OverloadedError
+from agentloop.errors import (
+    AskTimeoutError,
+    DefinitionError,
+    OverloadedError,
+    UnreachableError,
+)
+from agentloop.fallback import Fallback
 from agentloop.guard import RealRequestError, no_real_requests
 from agentloop.run import Stop
 from agentloop.testing.asks import ask, blocks_of, user
@@ -26,7 +33,13 @@ from agentloop.testing.chat_api import ChatBackend
 from agentloop.testing.messages_api import MessagesBackend
 from agentloop.tools import tool
 from agentloop.usage import Limits
-from agentloop_providers import AnthropicProvider, OpenAIChatProvider, Retry
+from agentloop_providers import (
+    AnthropicProvider,
+    OpenAIChatProvider,
+    OpenAIProvider,
+    Retry,
+    ScriptedProvider,
+)
 
 ONCE = Retry(attempts=1)
 
@@ -165,7 +178,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_its_second_answer(comes_
         assert "saw it" in backend.raw[0].decode()
     else:
         assert (ended.stop, len(ended.messages)) == (Stop.FAILED, 3)
-        assert ended.error.startswith(f"overloaded: no connection to 127.0.0.1:{port}")
+        assert ended.error.startswith(f"unreachable: http://127.0.0.1:{port}/v1 could not be")
 
 
 async def test_a_server_that_comes_back_is_found_again() -> None:
@@ -177,7 +190,7 @@ async def test_a_server_that_comes_back_is_found_again() -> None:
             "m", api_key=backend.key, base_url=f"{url}/v1", retry=Retry(max_wait=0.0)
         )
         await provider.sample(ask(user("go")))
-    with pytest.raises(OverloadedError):
+    with pytest.raises(UnreachableError):
         await provider.sample(ask(user("go")))
     with Server(port=port) as server:
         server.show(backend)
@@ -204,14 +217,40 @@ async def test_the_time_that_an_agent_grants_an_ask_counts() -> None:
     assert (result.stop, result.error) == (Stop.FAILED, "timeout: no answer within 0.3 s")
 
 
-async def test_nobody_there() -> None:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+async def test_nobody_there() -> None:
+    port = free_port()
     provider = OpenAIChatProvider("m", base_url=f"http://u:secret@127.0.0.1:{port}/v1", retry=ONCE)
-    with pytest.raises(OverloadedError, match=f"127.0.0.1:{port}") as caught:
+    with pytest.raises(UnreachableError, match=f"http://127.0.0.1:{port}/v1 could not") as caught:
         await provider.sample(ask(user("go")))
     assert "secret" not in str(caught.value) + repr(provider) + provider.name
+    result = await Agent("any").run("go", provider=provider)
+    assert (result.error or "").startswith(f"unreachable: http://127.0.0.1:{port}/v1 could not be")
     await provider.aclose()
+
+
+async def test_another_provider_answers_where_nobody_is_there() -> None:
+    async with AnthropicProvider(
+        "m", api_key="k", base_url=f"http://127.0.0.1:{free_port()}", retry=ONCE
+    ) as away:
+        result = await Agent("any").run("go", provider=Fallback(away, ScriptedProvider("here")))
+    assert (result.stop, result.text) == (Stop.DONE, "here")
+
+
+async def test_a_server_that_may_be_starting_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the end its address is named, also where it stood in the environment."""
+    monkeypatch.setenv("OPENAI_BASE_URL", url := f"http://127.0.0.1:{free_port()}/v1")
+    with capture_logs() as lines:
+        async with OpenAIProvider("m", api_key="k", retry=Retry(attempts=3, max_wait=0.0)) as away:
+            with pytest.raises(UnreachableError, match=url):
+                await away.sample(ask(user("go")))
+    assert [line["error"] for line in lines] == ["unreachable"] * 2
 
 
 @pytest.mark.parametrize("key", ["sk\nsecret", "sk-sécret", "sk secret"])
