@@ -105,7 +105,7 @@ class _Intake:
         id = self._unique(clean(use.id))
         changes: dict[str, Any] = {} if id == use.id else {"id": id}
         if use.meta:
-            if INVALID_KEY in use.meta:
+            if use.meta.get(INVALID_KEY) is not None:
                 self.taken.invalid[id] = clean(str(use.meta[INVALID_KEY]))[:1024]
             use = self._clean_meta(use)
         if (name := clean(use.name[: MAX_NAME + 1])) != use.name:
@@ -143,12 +143,16 @@ class _Intake:
         return id
 
     def _clean_meta(self, block: Any) -> Any:
-        """``block`` with a ``_meta`` that can be written; without one that is too much."""
+        """``block`` with a ``_meta`` that can be written; without one that is too much.
+
+        Keys that are null are left out: 2026-07-28 has no way to send them.
+        """
         if not block.meta:
             return block
+        given = {key: value for key, value in block.meta.items() if value is not None}
         meta: dict[str, Any] | None = None
-        if not too_deep(block.meta, self._limits.depth):
-            meta = clean_json(block.meta)
+        if given and not too_deep(given, self._limits.depth):
+            meta = clean_json(given)
             size = size_of(meta)
             if size > self._room:
                 meta = None

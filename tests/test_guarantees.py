@@ -26,7 +26,12 @@ from hypothesis import strategies as st
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.request_state import RequestStateSecurity
-from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools, InputRequiredResult
+from mcp_types import (
+    CreateMessageRequestParams,
+    CreateMessageResultWithTools,
+    InputRequiredResult,
+    TextContent,
+)
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from pydantic_core import from_json
 
@@ -34,6 +39,7 @@ import agentloop
 from agentloop import Agent, Limits, RunResult, Stop, ToolError, gather, tool
 from agentloop.events import AskStarted, Event, ToolEnded
 from agentloop.mcp import Tasks, mount, resumable
+from agentloop.meta import INVALID_KEY, PROVIDER_KEY
 from agentloop.place import HERE, Host, Place
 from agentloop.provider import Provider
 from agentloop.run import Run
@@ -61,21 +67,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def read(reply: JSON) -> CreateMessageResultWithTools:
-    """A reply as a client writes it. It writes no null into ``_meta``, nor an empty one."""
-    return CreateMessageResultWithTools.model_validate(_without_nulls(reply))
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    whole = {key: _without_nulls(item) for key, item in value.items()}
-    if "_meta" in whole:
-        whole["_meta"] = {key: item for key, item in whole["_meta"].items() if item is not None}
-        if not whole["_meta"]:
-            del whole["_meta"]
-    return whole
+    """A reply as a client writes it."""
+    return CreateMessageResultWithTools.model_validate(reply)
 
 
 scripts = st.lists(drawn.replies.map(read), max_size=5)
@@ -188,6 +181,24 @@ def test_guarantee_2_the_same_conversation_gives_the_same_transcript_on_every_ca
     there = anyio.run(play, carrier, script, backend=backend)
 
     assert there.told() == here.told()
+
+
+@on_each_carrier
+async def test_guarantee_2_null_in_the_meta_of_a_reply_is_the_same_as_nothing(
+    carrier: Carrier,
+) -> None:
+    """2026-07-28 sends no key of a ``_meta`` that is null; what is null further down stays."""
+    holds: JSON = {"null": None, INVALID_KEY: None, PROVIDER_KEY: {"null": None}}
+    add = use("add", a=1, b=None).model_copy(update={"meta": holds})
+    words = TextContent(text="Adding.", _meta={"null": None})
+    script = [CreateMessageResultWithTools(role="assistant", model="m", content=[words, add])]
+
+    here, there = await play("direct", script), await play(carrier, script)
+
+    assert there.told() == here.told()
+    assert there.ran == [1]
+    [said, called] = there.result.messages[1].content_as_list
+    assert (said.meta, called.meta) == (None, {PROVIDER_KEY: {"null": None}})
 
 
 @pytest.mark.parametrize("carrier", [carrier for carrier in CARRIERS if carrier != "direct"])
