@@ -242,6 +242,7 @@ def close(run: Run, why: Stop) -> Run:
 # --- a reply -----------------------------------------------------------------------------------
 
 _REFUSALS = frozenset({"refusal", "content_filter"})
+_NO_FIT = "The answer does not fit: "
 _CUTS = frozenset({"maxTokens", "model_context_window_exceeded"})
 
 _LAST_WORDS = {
@@ -292,7 +293,7 @@ def _take_answer(run: Run, use: ToolUseContent) -> tuple[Run, ToolResultContent]
         answer = run.definition.output.check(use.input)
     except OutputInvalid as error:
         run = _with(run, repairs=run.repairs + 1)
-        return run, _result(use, f"The answer does not fit: {clean(str(error))}", error=True)
+        return run, _result(use, f"{_NO_FIT}{clean(str(error))}", error=True)
     return _with(run, answer=(answer,)), _result(use, "The answer is taken.")
 
 
@@ -348,8 +349,22 @@ def _close_turn(
     if run.closing:
         return _end(run, run.closing)
     if run.definition.output and run.repairs > run.definition.limits.output_retries:
-        return fail(run, "invalid_output: no answer that fits the output type")
+        return fail(
+            run, f"invalid_output: no answer that fits the output type{_why(ordered, uses)}"
+        )
     return _settle(run)
+
+
+def _why(results: Sequence[ToolResultContent], uses: Sequence[ToolUseContent]) -> str:
+    """What the model was told of its last answer, for the error that the run ends with."""
+    told = [
+        block.text
+        for use, result in zip(uses, results, strict=True)
+        if use.name == ANSWER_TOOL and result.is_error
+        for block in result.content
+        if block.type == "text"
+    ]
+    return f": {told[-1].removeprefix(_NO_FIT)}" if told else ""
 
 
 # --- limits ------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ class Output:
 
         Raises :class:`OutputInvalid` where there is none.
         """
+        why = ""
         for candidate in (text, *_FENCE.findall(text)):
             try:
                 data: Any = json.loads(candidate)
@@ -104,9 +105,9 @@ class Output:
                     return self.check({"result": data})
                 if isinstance(data, dict):
                     return self.check(cast("dict[str, Any]", data))
-            except OutputInvalid:
-                continue
-        raise OutputInvalid(f"no answer was given: call {ANSWER_TOOL}")
+            except OutputInvalid as error:
+                why = f"; the JSON in the words does not fit: {error}"
+        raise OutputInvalid(f"no answer was given: call {ANSWER_TOOL}{why}")
 
 
 def explain(error: ValidationError, given: Any) -> str:

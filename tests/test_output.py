@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
-from agentloop import Agent, Stop
+from agentloop import Agent, Limits, Stop
 from agentloop.errors import DefinitionError, RunStopped
 from agentloop.output import ANSWER_TOOL, Output, OutputInvalid
 from agentloop_providers import ScriptedProvider
@@ -182,3 +182,20 @@ async def test_a_run_without_an_answer_keeps_everything_but_has_no_output() -> N
         _ = result.output
     assert caught.value.result is result
     assert result.to_json()["output"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (use("final_answer", name="Rome"), "the output type: founded: Field required"),
+        ('{"name": "Rome"}', "the JSON in the words does not fit: founded: Field required"),
+        ("It is Rome.", "no answer was given: call final_answer"),
+    ],
+)
+async def test_the_error_of_a_run_without_an_answer_says_what_was_wrong_with_it(
+    line: Any, why: str
+) -> None:
+    agent = Agent("agent", output=City, limits=Limits(output_retries=0))
+    result = await agent.run("Which?", provider=ScriptedProvider(line))
+    assert (result.error or "").startswith("invalid_output: ")
+    assert (result.error or "").endswith(why)

@@ -17,6 +17,7 @@ from mcp_types import (
     TextContent,
     ToolUseContent,
 )
+from pydantic import BaseModel
 
 from agentloop import Agent, Stop, Usage
 from agentloop.errors import DefinitionError, OverloadedError
@@ -105,6 +106,29 @@ async def test_an_ask_beyond_the_script_fails_loudly() -> None:
     result = await Agent("agent").run("go", provider=ScriptedProvider())
     assert result.stop is Stop.FAILED
     assert (result.error or "").startswith("script: ")
+
+
+class City(BaseModel):
+    city: str
+    size: int
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ([use("final_answer", city="Ulm")], "The answer does not fit: size: Field required"),
+        ([use("final_answer", city=5, size=1)], "city: Input should be a valid string (got 5)"),
+        (["It is Ulm."], "after: That was no answer yet. Call the tool final_answer to answer."),
+        ([use("nothing")], "after: There is no tool 'nothing'."),
+        (["{}", use("final_answer", city="Ulm")], "size: Field required"),
+    ],
+)
+async def test_an_ask_beyond_the_script_says_what_was_wrong_with_its_last_line(
+    script: list[Any], why: str
+) -> None:
+    result = await Agent("agent", output=City).run("go", provider=ScriptedProvider(*script))
+    assert (result.stop, (result.error or "").partition(":")[0]) == (Stop.FAILED, "script")
+    assert why in (result.error or "")
 
 
 async def test_lines_that_were_never_said_fail_loudly() -> None:

@@ -20,7 +20,8 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from agentloop.errors import DefinitionError, ProviderError
-from agentloop.meta import Reply, with_usage
+from agentloop.meta import NOTICE_KEY, Reply, with_usage
+from agentloop.text import cut
 from agentloop.usage import Usage
 
 
@@ -73,6 +74,17 @@ def reply(
     )
 
 
+def _reason(request: CreateMessageRequestParams) -> str:
+    """Why there is one more ask, where the last message says: what failed, what was no answer."""
+    told: list[str] = []
+    for block in request.messages[-1].content_as_list if request.messages else []:
+        if block.type == "tool_result" and block.is_error:
+            told += [part.text for part in block.content if part.type == "text"]
+        elif block.type == "text" and block.meta and NOTICE_KEY in block.meta:
+            told.append(block.text)
+    return cut(f", after: {'; '.join(told)}", 2048) if told else ""
+
+
 class ScriptedProvider:
     """Says the lines of a script, one for each ask, and keeps the requests it got.
 
@@ -115,7 +127,11 @@ class ScriptedProvider:
     async def sample(self, request: CreateMessageRequestParams) -> Reply:
         """Say the next line."""
         self.requests.append(request)
-        return await self._say(self._take(), request)
+        try:
+            line = self._take()
+        except ScriptError as error:
+            raise ScriptError(f"{error}{_reason(request)}") from None
+        return await self._say(line, request)
 
     def finish(self) -> None:
         """Check that the whole script was said. Raises :class:`ScriptError`."""
