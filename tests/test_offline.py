@@ -199,6 +199,32 @@ async def test_a_name_goes_to_the_tool_that_the_question_means() -> None:
     assert replies(result) == [[("get_capital", {"country": c}) for c in ("Peru", "Chile")]]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "calls"),
+    [
+        ("Hi! My name is Bob.", 0),
+        ("Hello Bob", 0),
+        ("Good morning, I am Anna from Rome.", 0),
+        ("Thanks, that was Rome!", 2),  # it may be more than thanks
+        ("I live in Paris.", 0),
+        ("I meant Paris.", 2),
+        ("I live in Paris, how is life there?", 2),
+        ("My weather is that of Paris.", 1),  # which names a tool, so it may be a request
+        ("I need to know about Paris.", 2),
+    ],
+)
+async def test_who_only_says_hello_or_something_of_himself_is_answered_without_tools(
+    prompt: str, calls: int
+) -> None:
+    def search(query: str) -> str:
+        """Search the web."""
+        return "Nothing."
+
+    result = await ask(prompt, get_weather, search)
+    assert len({name for reply in replies(result) for name, _ in reply}) == calls
+    assert calls or prompt in result.text
+
+
 async def test_a_required_value_that_the_question_does_not_give_is_not_made_up() -> None:
     result = await ask("How many orders are there?", run_sql)
     assert replies(result) == []

@@ -24,7 +24,7 @@ from agentloop_providers.offline.question import Question
 from agentloop_providers.offline.ranking import Ranking
 from agentloop_providers.offline.schemas import slots_of
 from agentloop_providers.offline.typed import Builder
-from agentloop_providers.offline.words import KIN, STOP, WEAK, split, stem, stems
+from agentloop_providers.offline.words import KIN, STOP, WEAK, is_weak, split, stem, stems
 
 MAX_STEPS = 6
 """Replies to one question, the answer among them."""
@@ -130,6 +130,7 @@ def _first(talk: Conversation) -> list[Planned]:
         Offer(_kind_of(tool), scores[tool.name] + _given(tool, talk.question), calls)
         for tool in talk.tools
         if (not acts(tool) or _is_ordered(tool, talk))
+        and (not talk.question.only_tells or _is_spoken_of(tool, talk.question))
         and (calls := [Planned(tool.name, given) for given in fill(tool, talk.question)])
     ]
     chosen = _chosen(offers, asked=bool(talk.question.focus))
@@ -201,6 +202,14 @@ def _is_ordered(tool: Tool, talk: Conversation) -> bool:
     verbs = [stem(word) for word in words if word in _ACTS] or stems(tool.name)[:1]
     asked = talk.question.verbs
     return any(verb in asked or KIN.get(verb, frozenset()) & asked for verb in verbs)
+
+
+def _is_spoken_of(tool: Tool, question: Question) -> bool:
+    """Whether a question holds a word of a tool's; one that says little does not count."""
+    words = [word for word in _texts(tool) if not is_weak(word)]
+    return any(
+        word in question.verbs or KIN.get(word, frozenset()) & question.verbs for word in words
+    )
 
 
 def _further(talk: Conversation, evidence: Evidence, ranking: Ranking) -> list[Planned]:

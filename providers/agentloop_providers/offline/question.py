@@ -72,6 +72,20 @@ _SIGN = re.compile(rf"(?<=\d)\s+({'|'.join(_SIGNS)})\s+(?=\d)", re.I)
 _COUNTED = "zero one two three four five six seven eight nine ten eleven twelve"
 _NUMBERS = {word: number for number, word in enumerate(_COUNTED.split())}
 
+_GREETING = re.compile(
+    r"\W*(?:hi|hello|hey|greetings|good (?:morning|afternoon|evening|day|night)|thanks|thank you"
+    r"|bye|goodbye|(?:nice|pleased) to meet you)\b(?:[\s,]+(?:there|all|everyone|again|so much"
+    r"|very much|a lot))*[\s,.!-]*",
+    re.I,
+)
+_TELLING = re.compile(r"(?:i|i'm|i've|we|we're|we've|my|our|this is)\b", re.I)
+_ASKING = re.compile(
+    r"\?|\b(?:want|wants|need|needs|wish|wonder|curious|interested|must|should|have to|would|i'd"
+    r"|we'd|looking|trying|going to|mean|meant|please|can|could|help|know|ask|tell|show|find|get"
+    r"|give|let)\b",
+    re.I,
+)
+
 _KINDS = {
     "number": r"\bhow (?:many|much|long|often|big|large|deep|far|old|high|heavy|fast|wide|tall)\b"
     r"|\b(?:what|which)\b[^?.]*\b(?:number|count|amount|size|limit|maximum|minimum|max|min|port"
@@ -190,6 +204,13 @@ class Question:
         """What sort of question it is: number, default, where, what, how, why, who, when, list."""
         return frozenset(k for k, pattern in _KIND_PATTERNS.items() if pattern.search(self.focus))
 
+    @cached_property
+    def only_tells(self) -> bool:
+        """Whether it greets or says something of its author, and asks and orders nothing."""
+        if self.focus != self.text.strip() or _ASKING.search(self.focus) or self.kinds:
+            return False
+        return bool(self._parts) and all(map(_tells, self._parts))
+
     @property
     def asks_value(self) -> bool:
         """Whether the answer is a number, a setting or a date rather than words."""
@@ -295,6 +316,13 @@ def _after_first(match: re.Match[str]) -> str:
     if first.lower() in STOP | WEAK:
         return rest
     return match[0] if rest or _LISTED.match(match.string, match.end()) else ""
+
+
+def _tells(sentence: str) -> bool:
+    greeting = _GREETING.match(sentence)
+    rest = sentence[greeting.end() :] if greeting else sentence
+    called = greeting and all(word[0].isupper() for word in rest.split())  # by name, or not at all
+    return bool(called or _TELLING.match(rest))
 
 
 def _each(pattern: re.Pattern[str], text: str) -> list[str]:
