@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from agentloop.cli import main
+from agentloop.errors import DefinitionError
+from agentloop.provider import load_provider
 
 AGENTS = '''
 from __future__ import annotations
@@ -396,10 +399,11 @@ def test_help_and_version(agentloop: Run) -> None:
 
 def _install(folder: Path, name: str, metadata: str = "", **modules: str) -> None:
     """A distribution with one provider called ``name``, as an installer would leave it."""
-    info = folder / f"{name}-1.0.dist-info"
+    plain = name.replace("-", "_")
+    info = folder / f"{plain}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n{metadata}")
-    entry = f"[agentloop.providers]\n{name} = {name}_provider:Provider\n"
+    entry = f"[agentloop.providers]\n{name} = {plain}_provider:Provider\n"
     (info / "entry_points.txt").write_text(entry)
     for module, text in modules.items():
         (folder / f"{module}.py").write_text(text)
@@ -424,6 +428,9 @@ def third_parties(folder: Path) -> Any:
     _install(folder, "fine", fine_provider=WORKING)
     needs = "Requires-Dist: nosuch-sdk>=1; extra == 'lazy'\nProvides-Extra: lazy\n"
     _install(folder, "lazy", needs, lazy_provider=WORKING)
+    needs = "Requires-Dist: nosuch-sdk>=1; extra == 'eager'\nProvides-Extra: eager\n"
+    _install(folder, "eager", needs, eager_provider="import nosuch_sdk")
+    _install(folder, "eager-chat", needs, eager_chat_provider=WORKING)
     sys.path.insert(0, str(folder))
 
 
@@ -440,6 +447,38 @@ def test_providers_are_listed_whatever_state_they_are_in(agentloop: Run) -> None
     assert "broken: AttributeError" in rows["bare"]
     assert "not installed: No module named 'absent_provider'" in rows["absent"]
     assert rows["lazy"].endswith("not installed: nosuch-sdk (try: pip install 'lazy[lazy]')")
+    assert rows["eager"].endswith("not installed: nosuch-sdk (try: pip install 'eager[eager]')")
+    assert rows["eager-chat"].endswith(" nosuch-sdk (try: pip install 'eager-chat[eager]')")
+
+
+def test_providers_are_listed_with_whether_their_key_is_set_and_never_with_the_key(
+    agentloop: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, " ")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "a-secret")
+    rows = {line.split()[0]: line for line in agentloop("providers").out.splitlines()}
+    assert rows["anthropic"].endswith("installed, ANTHROPIC_AUTH_TOKEN is set")
+    assert rows["openai"].endswith("installed, OPENAI_API_KEY is not set")
+    assert rows["openai-chat"].endswith("installed, OPENAI_API_KEY is not set")
+    assert rows["scripted"].endswith(" installed")
+    assert "secret" not in "".join(rows.values())
+
+
+def test_to_list_the_providers_no_sdk_is_loaded() -> None:
+    code = (
+        "import sys; from agentloop.cli import main; main(['providers']); "
+        "print(sorted({'anthropic', 'openai', 'inspect_ai'} & {*sys.modules}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_provider_without_its_sdk_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    said = r"openai-chat needs a package .*'mcp-agentloop\[openai\]'"
+    with pytest.raises(DefinitionError, match=said):
+        load_provider("openai-chat:m@http://127.0.0.1:1/v1")
 
 
 @pytest.mark.usefixtures("third_parties")

@@ -41,12 +41,23 @@ def _form_and_state(entry: EntryPoint) -> tuple[str, str]:
         provider: Any = entry.load()
         described = inspect.getdoc(provider.from_spec) or ""
     except ImportError as error:
-        return unknown, f"not installed: {error}"
+        return unknown, f"not installed: {_missing(entry) or error}"
     except (Exception, SystemExit) as error:  # noqa: BLE001  anybody may register anything
         return unknown, f"broken: {type(error).__name__}: {error}"
     missing = _missing(entry)
-    state = f"not installed: {missing}" if missing else "installed"
+    state = f"not installed: {missing}" if missing else f"installed{_key(provider)}"
     return _form(entry.name, described) or unknown, state
+
+
+def _key(provider: Any) -> str:
+    """Whether the key that ``provider`` takes from the environment is there; never the key."""
+    import os
+
+    names: tuple[str, ...] = getattr(provider, "key_variables", ())
+    there = [name for name in names if os.environ.get(name, "").strip()]
+    if there:
+        return f", {there[0]} is set"
+    return f", {names[0]} is not set" if names else ""
 
 
 def _form(name: str, described: str) -> str:
@@ -67,17 +78,23 @@ def _missing(entry: EntryPoint) -> str | None:
     """The packages that ``entry`` needs and that are not there, and how to get them.
 
     A provider loads its SDK when it is first used, so having loaded the provider proves nothing.
-    What it needs is what its distribution requires for the extra of the provider's name.
+    What it needs is what its distribution requires for the extra of the provider's name, or of the
+    part of it before a hyphen.
     """
     if entry.dist is None:
         return None
-    extra = re.compile(rf"extra\s*==\s*['\"]{re.escape(entry.name)}['\"]")
-    needed = [item for item in entry.dist.requires or () if extra.search(item)]
+    required = entry.dist.requires or ()
+    for extra in (entry.name, entry.name.partition("-")[0]):
+        wanted = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
+        if needed := [item for item in required if wanted.search(item)]:
+            break
+    else:
+        return None
     names = [found[0] for item in needed if (found := re.match(r"[A-Za-z0-9._-]+", item))]
     absent = [name for name in names if not _is_installed(name)]
     if not absent:
         return None
-    return f"{', '.join(absent)} (try: pip install '{entry.dist.name}[{entry.name}]')"
+    return f"{', '.join(absent)} (try: pip install '{entry.dist.name}[{extra}]')"
 
 
 def _is_installed(name: str) -> bool:

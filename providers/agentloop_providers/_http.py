@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
@@ -63,8 +64,10 @@ class HTTPProvider(ABC):
     kind: ClassVar[str]
     path: ClassVar[str]
     """Where requests go, below the base URL."""
-    sdk: ClassVar[Any]
-    """The SDK's module; all of them name their errors alike."""
+    package: ClassVar[str]
+    """The SDK, and the extra that it comes with. Loaded when a provider is made."""
+    key_variables: ClassVar[tuple[str, ...]]
+    """Where in the environment the key may be."""
     holds_limits: ClassVar[bool]
     """Whether strict schemas may have limits of numbers and of the lengths of lists."""
 
@@ -82,6 +85,7 @@ class HTTPProvider(ABC):
     ) -> None:
         if not model:
             raise DefinitionError(f"{self.kind}: which model? Write {self.kind}:MODEL")
+        self.sdk: Any = self._load()
         if not timeout > 0:
             raise DefinitionError(f"{self.kind}: timeout={timeout!r} is no number above 0")
         self.model = model
@@ -109,6 +113,16 @@ class HTTPProvider(ABC):
                 model, _, address = rest.rpartition(scheme)
                 base_url = scheme[1:] + address
         return cls(model, base_url=base_url)  # pyright: ignore[reportCallIssue]
+
+    def _load(self) -> Any:
+        """The SDK's module; all of them name their errors alike."""
+        try:
+            return import_module(self.package)
+        except ImportError as error:
+            raise DefinitionError(
+                f"{self.kind} needs a package that is not installed: {error}; "
+                f"try: pip install 'mcp-agentloop[{self.package}]'"
+            ) from error
 
     @property
     def name(self) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-import anthropic
 import httpx2
-from anthropic import AsyncAnthropic
 from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools
 
 from agentloop.errors import BadRequestError, DefinitionError, OverloadedError
@@ -22,6 +20,9 @@ from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
 from agentloop_providers._strict import Held
 from agentloop_providers.retry import Failure, Retry
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
 
 STREAM_ABOVE = 21_333
 """Replies that may get longer than this many tokens are streamed: the API wants it so."""
@@ -42,7 +43,8 @@ class AnthropicProvider(HTTPProvider):
 
     kind: ClassVar[str] = mapping.KIND
     path: ClassVar[str] = "/v1/messages"
-    sdk: ClassVar[Any] = anthropic
+    package: ClassVar[str] = "anthropic"
+    key_variables: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
     holds_limits: ClassVar[bool] = False
 
     def __init__(
@@ -89,13 +91,13 @@ class AnthropicProvider(HTTPProvider):
         """A token, a profile or a federated identity is as good as a key."""
         try:
             found = self._connect()
-        except anthropic.AnthropicError as error:
+        except self.sdk.AnthropicError as error:
             raise DefinitionError(f"anthropic: no key: {type(error).__name__}") from None
         if found.auth_token is None and found.credentials is None:
             raise DefinitionError("anthropic: no key: set ANTHROPIC_API_KEY or pass api_key=")
 
     def _connect(self) -> AsyncAnthropic:
-        return AsyncAnthropic(
+        return self.sdk.AsyncAnthropic(
             api_key=self._key, base_url=self._base_url, timeout=self._timeouts, max_retries=0
         )
 
@@ -188,7 +190,7 @@ class AnthropicProvider(HTTPProvider):
             return super()._read(response)
         request_id = response.headers.get("request-id")
         try:
-            events = anthropic.Stream[Any].raw_events(response)
+            events = self.sdk.Stream[Any].raw_events(response)
             message = message_of(event.data for event in events if event.data)
         except StreamError as error:
             return status_failure(200, error.event, response.headers, *self._secrets)

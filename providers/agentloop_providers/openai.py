@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import openai
 from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools
-from openai import AsyncOpenAI
 
 from agentloop.errors import DefinitionError
 from agentloop_providers import _responses_map as mapping
@@ -17,6 +15,9 @@ from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
 from agentloop_providers._strict import Held
 from agentloop_providers.retry import Failure, Retry
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 
 class OpenAIProvider(HTTPProvider):
@@ -29,7 +30,8 @@ class OpenAIProvider(HTTPProvider):
 
     kind: ClassVar[str] = mapping.KIND
     path: ClassVar[str] = "/responses"
-    sdk: ClassVar[Any] = openai
+    package: ClassVar[str] = "openai"
+    key_variables: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     holds_limits: ClassVar[bool] = True
 
     def __init__(
@@ -65,7 +67,7 @@ class OpenAIProvider(HTTPProvider):
         self.parallel = parallel
 
     def _connect(self) -> AsyncOpenAI:
-        return AsyncOpenAI(
+        return self.sdk.AsyncOpenAI(
             api_key=self._key, base_url=self._base_url, timeout=self._timeouts, max_retries=0
         )
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-import openai
 from mcp_types import CreateMessageRequestParams, CreateMessageResultWithTools
-from openai import AsyncOpenAI
 
 from agentloop.errors import DefinitionError
 from agentloop_providers import _chat_map as mapping
@@ -17,6 +15,9 @@ from agentloop_providers._http import Answer, HTTPProvider
 from agentloop_providers._names import Fitted
 from agentloop_providers._strict import Held
 from agentloop_providers.retry import Retry
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 MAX_STOPS = 4
 """How many stop sequences the API takes."""
@@ -32,7 +33,8 @@ class OpenAIChatProvider(HTTPProvider):
 
     kind: ClassVar[str] = mapping.KIND
     path: ClassVar[str] = "/chat/completions"
-    sdk: ClassVar[Any] = openai
+    package: ClassVar[str] = "openai"
+    key_variables: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     holds_limits: ClassVar[bool] = True
 
     def __init__(
@@ -83,10 +85,10 @@ class OpenAIChatProvider(HTTPProvider):
         self.echo = echo
 
         if client is None and self._key is None:
-            self._request_options["headers"] = {"Authorization": openai.Omit()}
+            self._request_options["headers"] = {"Authorization": self.sdk.Omit()}
 
     def _connect(self) -> AsyncOpenAI:
-        return AsyncOpenAI(
+        return self.sdk.AsyncOpenAI(
             api_key=self._key or "none",  # the SDK wants one
             base_url=self._base_url,
             timeout=self._timeouts,
