@@ -39,7 +39,8 @@ def _same(messages: list[SamplingMessage], polls: frozenset[str], one: int, othe
     if len(messages) < 2 * max(one, other) + 3:
         return False
     said, said_then = messages[-2 - 2 * one], messages[-2 - 2 * other]
-    if _last_input(said) != _last_input(said_then):
+    given, given_then = _last_input(said), _last_input(said_then)
+    if given != given_then and given is not None and given_then is not None:
         return False
     made, made_then = _calls(said), _calls(said_then)
     if not made or made != made_then or any(name in polls for name, _ in made):

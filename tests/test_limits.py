@@ -316,6 +316,11 @@ async def test_the_same_call_with_the_same_result_three_times_is_stuck() -> None
     assert last_words(provider)[0] == "none"
 
 
+async def test_words_after_a_call_do_not_make_it_another_call() -> None:
+    result, _ = await run([use("same")], [use("same"), "Once more."], [use("same")], "I see")
+    assert (result.stop, result.text) == (Stop.STUCK, "I see")
+
+
 async def test_a_b_a_b_is_stuck() -> None:
     result, _ = await run(
         [use("same")], [use("count", n=1)], [use("same")], [use("count", n=1)], "I see"
