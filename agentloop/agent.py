@@ -17,9 +17,10 @@ from agentloop.loop import Driver
 from agentloop.machine import start, stop, traced
 from agentloop.output import Output, explain
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
-from agentloop.provider import Provider, checked
+from agentloop.prompt import Prompt
+from agentloop.provider import Provider, check_provider
 from agentloop.result import RunResult
-from agentloop.run import Prompt, Run, Stop
+from agentloop.run import Run, Stop
 from agentloop.tools import Tool, Toolbox, tool
 from agentloop.trace import traceparent
 from agentloop.usage import Limits
@@ -79,7 +80,7 @@ class Agent(Generic[OutputT]):
     ) -> None:
         """``provider`` answers where the caller cannot; ``description`` tells other models what
         the agent is good for. Raises :class:`DefinitionError` for what cannot work."""
-        checked(provider)
+        check_provider(provider)
         _check_limits(limits)
         if not isinstance(name, str) or not name:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DefinitionError(f"an agent's name is a text, not {name!r}")
@@ -141,7 +142,7 @@ class Agent(Generic[OutputT]):
         :class:`DefinitionError` or :class:`CapabilityError` where that leaves nobody, and nothing
         for what happens in the run: that is in the result.
         """
-        checked(provider)
+        check_provider(provider)
         _check_limits(limits)
         if on_event is not None and not callable(on_event):
             raise DefinitionError(f"on_event={on_event!r} is no function that takes an event")

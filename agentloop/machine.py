@@ -18,12 +18,10 @@ reason.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from mcp_types import (
-    AudioContent,
     CreateMessageRequestParams,
-    ImageContent,
     SamplingMessage,
     SamplingMessageContentBlock,
     TextContent,
@@ -36,8 +34,9 @@ from agentloop.errors import DefinitionError, StateError
 from agentloop.intake import TooMuch, clean_text, take
 from agentloop.meta import NOTICE_KEY, USAGE_KEY, Reply, usage_of
 from agentloop.output import ANSWER_TOOL, OutputInvalid
+from agentloop.prompt import Prompt, blocks_of, check_history
 from agentloop.repeats import Repeats, repeats_in
-from agentloop.run import Prompt, Run, Stop
+from agentloop.run import Run, Stop
 from agentloop.text import clean, cut
 from agentloop.transcript import Transcript, remade
 from agentloop.usage import Usage
@@ -71,45 +70,13 @@ def start(
     Raises :class:`DefinitionError` where the prompt is empty or holds what is no content, or the
     history is not balanced: such as no model would take.
     """
-    blocks = _blocks(prompt)
-    messages = Transcript(_checked(history))
+    blocks = blocks_of(prompt)
+    check_history(history)
+    messages = Transcript(history)
     if (problem := messages.imbalance()) is not None:
         raise DefinitionError(f"the history is not balanced: {problem}")
     run = Run(id=id, definition=definition, messages=messages, history=len(messages), began=began)
     return _settle(_say(run, [clean_text(block) for block in blocks]))
-
-
-def _blocks(prompt: Any) -> list[SamplingMessageContentBlock]:
-    if isinstance(prompt, str):
-        return [TextContent(text=prompt)]
-    wanted = "a text, or a list of TextContent, ImageContent and AudioContent"
-    if not isinstance(prompt, list | tuple):
-        raise DefinitionError(f"the prompt is {wanted}, not {_kind(prompt)}")
-    blocks = cast("Sequence[Any]", prompt)
-    for number, block in enumerate(blocks):
-        if not isinstance(block, TextContent | ImageContent | AudioContent):
-            raise DefinitionError(f"prompt[{number}] is {_kind(block)}; the prompt is {wanted}")
-    if not blocks:
-        raise DefinitionError("the prompt is empty")
-    return list(blocks)
-
-
-def _checked(history: Any) -> Sequence[SamplingMessage]:
-    wanted = "a list of SamplingMessage, such as result.messages"
-    if not isinstance(history, Sequence) or isinstance(history, str | bytes):
-        raise DefinitionError(f"history= takes {wanted}, not {_kind(history)}")
-    messages = cast("Sequence[Any]", history)
-    for number, message in enumerate(messages):
-        if not isinstance(message, SamplingMessage):
-            raise DefinitionError(f"history[{number}] is {_kind(message)}; history= takes {wanted}")
-    return messages
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def pending(run: Run) -> Ask | ToolCalls | None:
@@ -242,8 +209,9 @@ def close(run: Run, why: Stop) -> Run:
 # --- a reply -----------------------------------------------------------------------------------
 
 _REFUSALS = frozenset({"refusal", "content_filter"})
-_NO_FIT = "The answer does not fit: "
 _CUTS = frozenset({"maxTokens", "model_context_window_exceeded"})
+
+_NO_FIT = "The answer does not fit: "
 
 _LAST_WORDS = {
     Stop.STEPS: "The limit of steps is reached.",

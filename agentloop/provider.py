@@ -36,7 +36,7 @@ class Provider(Protocol):
         ...
 
 
-def checked(provider: Any) -> None:
+def check_provider(provider: Any) -> None:
     """Raises :class:`DefinitionError` for what is no provider, such as a class or a spec, which is
     one for the command alone."""
     if isinstance(provider, str):

@@ -6,16 +6,13 @@ It turns into JSON and back at any point. What moves it on is :mod:`agentloop.ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
 
 from mcp_types import (
-    AudioContent,
-    ImageContent,
     SamplingMessage,
-    TextContent,
     ToolResultContent,
     ToolUseContent,
 )
@@ -26,9 +23,6 @@ from agentloop.transcript import Transcript, written
 from agentloop.usage import Usage
 
 STATE_VERSION = 1
-
-Prompt = str | Sequence[TextContent | ImageContent | AudioContent]
-"""What a run is asked: words, or content blocks."""
 
 
 class Stop(StrEnum):

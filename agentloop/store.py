@@ -165,7 +165,7 @@ class Store(Protocol):
         ...
 
 
-def checked(store: Any) -> None:
+def check_store(store: Any) -> None:
     """Raises :class:`DefinitionError` for what is no store, such as the path of one."""
     if store is None or (hasattr(store, "enter") and not isinstance(store, type)):
         return

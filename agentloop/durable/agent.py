@@ -16,8 +16,8 @@ from agentloop.durable.known import Known
 from agentloop.durable.records import Order, check_id
 from agentloop.errors import DefinitionError
 from agentloop.machine import start
+from agentloop.prompt import Prompt
 from agentloop.result import RunResult
-from agentloop.run import Prompt
 from agentloop.usage import Limits
 
 OutputT = TypeVar("OutputT")

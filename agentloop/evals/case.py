@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic_core import to_jsonable_python
 
 from agentloop.errors import DefinitionError
-from agentloop.run import Prompt
+from agentloop.prompt import Prompt
 
 
 @dataclass(frozen=True)

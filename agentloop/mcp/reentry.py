@@ -50,10 +50,8 @@ from agentloop.mcp.stored import detached, over_stored_rounds
 from agentloop.mcp.stream import RETURN_SECONDS, STREAM_SECONDS
 from agentloop.mcp.visit import not_cancelling_itself
 from agentloop.place import HERE, Place
-from agentloop.provider import Provider
-from agentloop.provider import checked as check_provider
-from agentloop.store import Store, StoreError, UnknownRoundError
-from agentloop.store import checked as check_store
+from agentloop.provider import Provider, check_provider
+from agentloop.store import Store, StoreError, UnknownRoundError, check_store
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from agentloop.events import Event, RunEnded, Sink, all_of, tell
 from agentloop.machine import fail
 from agentloop.meta import Reply
 from agentloop.place import User
+from agentloop.prompt import Prompt
 from agentloop.provider import Provider
 from agentloop.result import RunResult
-from agentloop.run import Prompt, Run, Stop
+from agentloop.run import Run, Stop
 
 Carrier = Literal["direct", "push", "rounds", "task"]
 """How asks travel: straight to the provider, or through a real MCP server and client."""

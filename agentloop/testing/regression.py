@@ -21,10 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from agentloop.agent import Agent
 from agentloop.differences import differences
 from agentloop.errors import DefinitionError
+from agentloop.prompt import Prompt
 from agentloop.provider import Provider
 from agentloop.replay import Recorder, RecordingError, Replayer
 from agentloop.result import RunResult
-from agentloop.run import Prompt
 from agentloop.text import clean_json
 
 _PROMPT: TypeAdapter[Prompt] = TypeAdapter(Prompt)

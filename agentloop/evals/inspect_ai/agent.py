@@ -28,7 +28,8 @@ from agentloop.evals.inspect_ai.messages import GO_ON, to_sampling
 from agentloop.evals.inspect_ai.provider import InspectProvider
 from agentloop.events import Event
 from agentloop.place import User
-from agentloop.run import Prompt, Run, Stop
+from agentloop.prompt import Prompt
+from agentloop.run import Run, Stop
 from agentloop_providers._names import Fitted
 
 _STOPS: dict[Stop | None, StopReason] = {

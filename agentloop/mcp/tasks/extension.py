@@ -25,7 +25,7 @@ from agentloop.mcp.tasks.listen import LISTEN, Listeners
 from agentloop.mcp.tasks.modern import ModernTasks, UpdateParams
 from agentloop.mcp.tasks.wire import TaskParams, too_many_tasks
 from agentloop.mcp.tasks.worker import Worker
-from agentloop.store import Store, checked
+from agentloop.store import Store, check_store
 from agentloop.strays import stray
 from agentloop.task import Task, TaskLimits
 
@@ -83,7 +83,7 @@ class Tasks(Extension):
         Clients of 2025-11-25 that wait for a result over HTTP get a new stream every
         ``stream_seconds``, where the host has an event store.
         """
-        checked(store)
+        check_store(store)
         self._store = store
         self._tools: dict[str, When] = dict(tools or {})
         self._grace = grace
