@@ -118,6 +118,15 @@ def test_messages_come_back_as_they_were() -> None:
     assert [type(message) for message in read] == [SamplingMessage] * len(MESSAGES)
 
 
+def test_a_remade_model_knows_which_fields_are_set_and_shares_that_with_none() -> None:
+    model = SamplingMessage(role="user", content=[])
+    other = remade(model, meta={"k": 1})
+    assert other.model_dump(exclude_unset=True, by_alias=True)["_meta"] == {"k": 1}
+    assert model.model_fields_set == {"role", "content"}
+    remade(model).meta = {"k": 2}
+    assert remade(model).model_fields_set == {"role", "content"}
+
+
 def test_a_remade_model_is_a_copy() -> None:
     """It differs in the values that were given, and leaves the model as it was."""
     model = MESSAGES[0]
