@@ -7,7 +7,7 @@ import sqlite3
 import time
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InvalidatePoolError
 
@@ -18,7 +18,7 @@ _IDLE_SECONDS = 1.0
 """After so long it is looked whether a connection is still there before it is used."""
 
 
-def make_engine(url: str, connections: int, lease: float) -> Engine:
+def make_engine(url: str | URL, connections: int, lease: float) -> Engine:
     """The engine for ``url``, with so many connections and transactions no longer than a lease."""
     if make_url(url).get_backend_name() != "sqlite":
         engine = create_engine(url, pool_size=connections, max_overflow=0)

@@ -5,6 +5,7 @@ Needs SQLAlchemy: ``pip install 'mcp-agentloop[store]'``, for PostgreSQL ``[post
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from agentloop.store import (
 from agentloop.text import is_clean
 
 try:
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
     from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
     from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -64,7 +65,7 @@ class SQLStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | URL,
         *,
         connections: int = 8,
         lease: float = LEASE_SECONDS,
@@ -190,12 +191,15 @@ class SQLiteStore(SQLStore):
         self, path: str | Path, *, lease: float = LEASE_SECONDS, keep: float = KEEP_SECONDS
     ) -> None:
         """``lease`` and ``keep`` are in seconds, see :class:`~agentloop.store.Store`."""
-        super().__init__(f"sqlite:///{path}", lease=lease, keep=keep)
+        url = URL.create("sqlite", database=str(path))  # a path may hold a question mark
+        super().__init__(url, lease=lease, keep=keep)
 
 
 def _told(error: SQLAlchemyError) -> StoreError:
     """``error`` in words that hold neither the URL with its password nor the values, as its own
     may."""
-    told = StoreError(f"the store failed with {type(error).__name__}")
+    reason = getattr(error, "orig", None)
+    why = f": {reason}" if isinstance(reason, sqlite3.Error) else ""  # SQLite names no values
+    told = StoreError(f"the store failed with {type(error).__name__}{why}")
     told.__cause__ = error
     return told

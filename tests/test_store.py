@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from mcp import MCPError
+from mcp.server.mcpserver import MCPServer
+from structlog.testing import capture_logs
 
+from agentloop import Agent
 from agentloop.errors import DefinitionError
+from agentloop.mcp import mount
 from agentloop.store import (
     Busy,
     Claim,
@@ -23,6 +30,8 @@ from agentloop.store import (
     StoreError,
     UnknownRoundError,
 )
+from agentloop.testing import MockClient
+from agentloop_providers import ScriptedProvider
 
 sqlalchemy = pytest.importorskip("sqlalchemy")
 
@@ -267,6 +276,58 @@ async def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="schema version 99"):
         await newer.sweep()
     await newer.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("nowhere/runs.db", "unable to open database file"),
+        ("", "unable to open database file"),
+        ("text.db", "file is not a database"),
+        ("other.db", "no such column"),
+    ],
+)
+async def test_a_file_that_cannot_be_a_store_fails_with_the_reason(
+    tmp_path: Path, file: str, why: str
+) -> None:
+    """The author finds it in the log; the client is told that it may come again."""
+    (tmp_path / "text.db").write_text("This is no database. " * 100)
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE agentloop_schema (something)")
+    store = SQLiteStore(tmp_path / file)
+    server = MCPServer("host", log_level="CRITICAL")
+    mount(server, Agent("any"), store=store)
+
+    async with MockClient(server, ScriptedProvider("hi"), carrier="rounds") as client:
+        with capture_logs() as lines, pytest.raises(MCPError, match="again later"):
+            await client.call_tool("any", {"prompt": "go"})
+    with pytest.raises(StoreError, match=why):
+        await store.sweep()
+    await store.close()
+
+    [line] = [line for line in lines if line["event"] == "store_failed"]
+    assert why in line["error"]
+    assert file in line["store"]
+
+
+async def test_a_file_that_another_holds_is_waited_for(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "runs.db")
+    await store.sweep()
+    with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(store.sweep)
+                await anyio.sleep(0.2)
+                other.execute("COMMIT")
+    await store.close()
+
+
+async def test_a_file_may_be_called_anything(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "a?b#c %41.db")
+    await store.sweep()
+    await store.close()
+    assert os.listdir(tmp_path) == ["a?b#c %41.db"]
 
 
 def test_a_url_that_is_none_is_refused_at_once() -> None:

@@ -163,6 +163,7 @@ async def serve(request: Request, function: Callable[[], Awaitable[Any]], servin
         raise MCPError(code=INVALID_PARAMS, message=str(error), data=data) from error
     except StoreError as error:
         # No result: the call is not over, and goes on where the same request comes again.
+        log().warning("store_failed", store=repr(serving.store), error=str(error))
         message = "What this call has come to cannot be reached; send the same request again later"
         data = {"reason": "store", "retryable": True}
         raise MCPError(code=INTERNAL_ERROR, message=message, data=data) from error
