@@ -13,7 +13,7 @@ from mcp_types import SamplingMessageContentBlock, TextContent, ToolUseContent
 from pydantic_core import to_json
 
 from agentloop.meta import INVALID_KEY, PROVIDER_KEY, Reply
-from agentloop.text import MAX_INTEGER, clean, clean_json, cut, too_deep
+from agentloop.text import MAX_INTEGER, clean, clean_json, clean_meta, cut, too_deep
 from agentloop.usage import Limits
 
 MAX_NAME = 128
@@ -143,16 +143,11 @@ class _Intake:
         return id
 
     def _clean_meta(self, block: Any) -> Any:
-        """``block`` with a ``_meta`` that can be written; without one that is too much.
-
-        Keys that are null are left out: 2026-07-28 has no way to send them.
-        """
+        """``block`` with a ``_meta`` that can be written; without one that is too much."""
         if not block.meta:
             return block
-        given = {key: value for key, value in block.meta.items() if value is not None}
-        meta: dict[str, Any] | None = None
-        if given and not too_deep(given, self._limits.depth):
-            meta = clean_json(given)
+        meta = None if too_deep(block.meta, self._limits.depth) else clean_meta(block.meta)
+        if meta is not None:
             size = size_of(meta)
             if size > self._room:
                 meta = None

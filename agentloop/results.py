@@ -21,7 +21,7 @@ from mcp_types import (
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from agentloop.secret import hidden_from_model
-from agentloop.text import clean, clean_json, cut
+from agentloop.text import clean, clean_json, clean_meta, cut
 from agentloop.transcript import remade
 
 DEFAULT_MAX_BYTES = 16 * 1024
@@ -154,7 +154,7 @@ def _same(text: str, data: Any) -> bool:
 
 
 def _small(meta: dict[str, Any] | None, max_bytes: int) -> dict[str, Any] | None:
-    return meta if meta and len(_json(meta)) <= max_bytes else None
+    return clean_meta(meta) if meta and len(_json(meta)) <= max_bytes else None
 
 
 def _bounded(
@@ -245,7 +245,7 @@ def _clean(item: Any) -> Any:
         elif name == "resource":
             fine = _clean(value)
         elif name == "meta" and value:
-            fine = hidden_from_model(clean_json(value))
+            fine = hidden_from_model(clean_meta(value))
         else:
             continue
         if fine is not value:

@@ -67,6 +67,12 @@ def clean_json(value: Any) -> Any:
     return clean(repr(value))
 
 
+def clean_meta(meta: dict[str, Any]) -> dict[str, Any] | None:
+    """A ``_meta`` as JSON that every writer takes, without the keys that are null; 2026-07-28 has
+    no way to send those. None where nothing is left."""
+    return clean_json({k: v for k, v in meta.items() if v is not None}) or None
+
+
 def cut(text: str, limit: int) -> str:
     """``text`` itself if it takes at most ``limit`` bytes in UTF-8, else its head and its tail.
 

@@ -216,6 +216,17 @@ def test_lone_surrogates_and_nuls_are_replaced_wherever_they_stand() -> None:
     assert "\0" not in str(written)
 
 
+def test_meta_is_clean_and_holds_no_null_which_rounds_cannot_send() -> None:
+    meta: dict[str, Any] = {"null": None, "kept": {"null": None}, "bad": "\ud800"}
+    fine = {"kept": {"null": None}, "bad": "\ufffd"}
+    content: list[Any] = [
+        TextContent(text="a", _meta=meta),
+        TextContent(text="b", _meta={"null": None}),
+    ]
+    result = to_result("id", ToolResultContent(tool_use_id="x", content=content, _meta=meta))
+    assert [result.meta, *(block.meta for block in result.content)] == [fine, fine, None]
+
+
 # --- size --------------------------------------------------------------------------------------
 
 
