@@ -23,7 +23,7 @@ def remade(model: ModelT, **values: Any) -> ModelT:
     new = object.__new__(type(model))
     put = object.__setattr__
     put(new, "__dict__", model.__dict__ | values)
-    put(new, "__pydantic_fields_set__", model.__pydantic_fields_set__ | values.keys())
+    put(new, "__pydantic_fields_set__", {*model.__pydantic_fields_set__, *values})
     put(new, "__pydantic_extra__", None)
     put(new, "__pydantic_private__", None)
     return new
