@@ -7,7 +7,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -74,15 +74,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         callspec = getattr(item, "callspec", None)
         carrier = callspec.params.get("carrier") if callspec else None
         for on in [carrier] if carrier else marker.kwargs["on"]:
-            for id in marker.args:
-                _cells[id, on].append(report.outcome)
+            report.user_properties += [("fault", (id, on)) for id in marker.args]
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Gather, where the reports of all workers come together, what came of each cell."""
+    for name, value in report.user_properties:
+        if name == "fault":
+            id, on = cast(tuple[str, str], value)
+            _cells[id, on].append(report.outcome)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run of all of this folder in which a cell was not played."""
-    if _is_whole(session.config) and not exitstatus and _not_played():
+    worker = hasattr(session.config, "workerinput")  # has played a part only
+    if _is_whole(session.config) and not worker and not exitstatus and _not_played():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
