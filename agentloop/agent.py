@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, ToolError
-from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink, tell
+from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink
 from agentloop.journal import Journal
 from agentloop.loop import Driver
 from agentloop.machine import start, stop, traced
@@ -171,30 +171,30 @@ class Agent(Generic[OutputT]):
             handle = None
             if run.stop is not None and run.stop.is_limit and place.nesting == 1:
                 handle = await host.put_by(place.key, run)
-            return RunResult(run, host.sink, place.key, handle)
+            return RunResult(run, host.journal, place.key, handle)
         finally:
             HERE.reset(token)
             place.leave()
 
     async def _drive(self, run: Run, provider: Provider, place: Place, *, resumed: bool) -> Run:
-        sink = place.host.sink
-        tell(sink, RunStarted(run, place.key, resumed, place.within))
+        journal = place.host.journal
+        journal(RunStarted(run, place.key, resumed, place.within))
         # Whoever opens spans has opened one by now: where the run goes on elsewhere, it joins it.
         if run.trace is None and (trace := traceparent()):
             run = traced(run, trace)
-        driver = Driver(provider, self._toolbox, place, sink, run)
+        driver = Driver(provider, self._toolbox, place, journal, run)
         driver.keep(run)
         try:
             run = await driver.drive(run, resumed=resumed)
         except BaseException:
             if place.host.suspends:
-                tell(sink, RunSuspended(driver.latest, place.key))
+                journal(RunSuspended(driver.latest, place.key))
             else:
-                tell(sink, RunEnded(stop(driver.latest, Stop.CANCELLED), place.key))
+                journal(RunEnded(stop(driver.latest, Stop.CANCELLED), place.key))
             raise
         finally:
             place.charge(driver.latest.usage)
-        tell(sink, RunEnded(run, place.key))
+        journal(RunEnded(run, place.key))
         return run
 
     def as_tool(
@@ -249,7 +249,9 @@ class _Overriding(Host):
     def __init__(
         self, host: Host, provider: Provider | None, sink: Sink | None, user: User | None
     ) -> None:
-        super().__init__(provider, Journal(sink, above=host.sink) if sink else host.sink, user)
+        super().__init__(
+            provider, Journal(sink, above=host.journal) if sink else host.journal, user
+        )
         if user is None:
             self.ask_user = host.ask_user
         self._host = host

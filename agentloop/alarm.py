@@ -1,60 +1,83 @@
-"""A timer that is set again and again: asyncio's own costs more than most of what it bounds."""
+"""Alarms of asyncio: all of an event loop share one timer, as a timer each costs more than most of
+what it bounds."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 
 
 class Alarm:
-    """Rings once a deadline has passed, which may be set anew as often as one likes.
+    """Rings once a deadline has passed, which may be set anew as often as one likes."""
 
-    To set it later than it was costs no more than noting so: the timer goes off at the earlier
-    time, and is wound again. For asyncio.
-    """
-
-    __slots__ = ("_deadline", "_loop", "_ring", "_timer", "_winds")
+    __slots__ = ("_clock", "deadline", "ring")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._deadline = math.inf
-        self._ring: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._winds = math.inf
-        """When the timer goes off."""
+        self._clock = _clock_here()
+        self.deadline = math.inf
+        """On the clock of ``time.monotonic()``."""
+        self.ring: Callable[[], object]
 
     def set(self, seconds: float, ring: Callable[[], object]) -> None:
         """Call ``ring`` in ``seconds``, and no more what was to be called before."""
-        self._deadline, self._ring = monotonic() + seconds, ring
-        if self._deadline < self._winds:
-            self._wind()
+        self.deadline, self.ring = monotonic() + seconds, ring
+        self._clock.watch(self)
 
     def unset(self) -> None:
         """Call nothing."""
-        self._deadline, self._ring = math.inf, None
+        self._clock.watched.discard(self)
 
-    def close(self) -> None:
-        """Call nothing, and let go of the timer."""
-        self.unset()
+
+class _Clock:
+    """The timer of one event loop: it goes off at the earliest deadline, or before.
+
+    An alarm that is unset leaves the timer as it is: most are, and the next ones are later.
+    """
+
+    __slots__ = ("_goes_off", "_timer", "loop", "watched")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.watched: set[Alarm] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._goes_off = math.inf
+
+    def watch(self, alarm: Alarm) -> None:
+        self.watched.add(alarm)
+        if alarm.deadline < self._goes_off:
+            self._wind(alarm.deadline)
+
+    def _wind(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer, self._winds = None, math.inf
-
-    def _wind(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._winds = self._deadline
-        self._timer = self._loop.call_later(self._deadline - monotonic(), self._go_off)
+        self._goes_off = deadline
+        # In a context of its own: the one here would be kept for as long, with all that it holds.
+        self._timer = self.loop.call_later(deadline - monotonic(), self._go_off, context=Context())
 
     def _go_off(self) -> None:
-        self._timer, self._winds = None, math.inf
-        if self._ring is None:
-            return
-        if monotonic() < self._deadline:
-            self._wind()
-        else:
-            ring = self._ring
-            self.unset()
-            ring()
+        self._timer, self._goes_off = None, math.inf
+        now = monotonic()
+        for alarm in [alarm for alarm in self.watched if alarm.deadline <= now]:
+            self.watched.discard(alarm)
+            alarm.ring()
+        earliest = min((alarm.deadline for alarm in self.watched), default=math.inf)
+        if earliest < self._goes_off:
+            self._wind(earliest)
+
+
+class _Local(threading.local):
+    clock: _Clock | None = None
+
+
+_LOCAL = _Local()
+
+
+def _clock_here() -> _Clock:
+    loop, clock = asyncio.get_running_loop(), _LOCAL.clock
+    if clock is None or clock.loop is not loop:
+        clock = _LOCAL.clock = _Clock(loop)
+    return clock

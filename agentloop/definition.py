@@ -71,16 +71,16 @@ class Definition:
     def _request(
         self, tools: list[Tool], choice: ToolChoice | None = None
     ) -> CreateMessageRequestParams:
-        return CreateMessageRequestParams(
-            messages=[],
-            system_prompt=self.instructions,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            stop_sequences=list(self.stop_sequences) or None,
-            model_preferences=self.model_preferences,
-            tools=tools or None,
-            tool_choice=choice,
-        )
+        given: dict[str, Any] = {
+            "system_prompt": self.instructions,
+            "temperature": self.temperature,
+            "stop_sequences": list(self.stop_sequences) or None,
+            "model_preferences": self.model_preferences,
+            "tools": tools or None,
+            "tool_choice": choice,
+        }
+        set_ = {name: value for name, value in given.items() if value is not None}
+        return CreateMessageRequestParams(messages=[], max_tokens=self.max_tokens, **set_)
 
     @cached_property
     def digest(self) -> str:

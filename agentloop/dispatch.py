@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, cast
 import anyio
 from mcp_types import ToolResultContent, ToolUseContent
 
-from agentloop.alarm import Alarm
 from agentloop.errors import AgentLoopError, ToolError, where
-from agentloop.events import Sink, ToolEnded, ToolStarted, tell
+from agentloop.events import ToolEnded, ToolStarted
+from agentloop.journal import Journal
 from agentloop.log import log
 from agentloop.meta import with_usage
 from agentloop.place import HERE, Left, Place
@@ -33,7 +33,7 @@ async def dispatch(
     run: Run,
     place: Place,
     results: dict[str, ToolResultContent],
-    sink: Sink | None,
+    journal: Journal,
     deadline: float = math.inf,
 ) -> None:
     """Run ``calls`` and put the result of each into ``results``, by its id, as it comes.
@@ -42,19 +42,19 @@ async def dispatch(
     Raises nothing but cancellation, and what the host raises where it cannot keep its promises;
     then ``results`` holds what finished before.
     """
-    turn = _Turn(run, place, results, sink, deadline)
-    numbers = _numbers(run)
+    turn = _Turn(run, place, results, journal, deadline)
+    number_of = _numbers(run, calls)
     prepared: list[_Prepared] = []
     for call in calls:
-        ready = _prepare(call, numbers[call.id], toolbox)
+        ready = _prepare(call, number_of[call.id], toolbox)
         if isinstance(ready, _Prepared):
             prepared.append(ready)
         else:
-            tell(sink, ToolStarted(run, place.key, call))
+            journal(ToolStarted(run, place.key, call))
             turn.answer(call, ready, 0.0)
     together = [ready for ready in prepared if not ready.tool.exclusive]
     if len(together) == 1:
-        await turn.perform(together[0], turn.alarm)
+        await turn.perform(together[0])
     elif together:
         queue = iter(together)
         async with anyio.create_task_group() as group:
@@ -62,12 +62,14 @@ async def dispatch(
                 group.start_soon(turn.perform_all, queue)
     for ready in prepared:
         if ready.tool.exclusive:
-            await turn.perform(ready, turn.alarm)
+            await turn.perform(ready)
 
 
-def _numbers(run: Run) -> dict[str, int]:
-    """The number of each call in its turn, by id. Ids are the model's: they may come again."""
-    return {use.id: number for number, use in enumerate(run.uses)}
+def _numbers(run: Run, calls: Sequence[ToolUseContent]) -> dict[str, int]:
+    """The number of each of ``calls`` in its turn, by id. Ids are the model's: they may come
+    again."""
+    turn = run.uses if run.results else calls  # with no results, all are open
+    return {use.id: number for number, use in enumerate(turn)}
 
 
 class _Prepared(NamedTuple):
@@ -96,24 +98,19 @@ class _Turn(NamedTuple):
     run: Run
     place: Place
     results: dict[str, ToolResultContent]
-    sink: Sink | None
+    journal: Journal
     deadline: float
-
-    @property
-    def alarm(self) -> Alarm | None:
-        """The run's own, which asks nothing while its calls run: for one call at a time."""
-        return self.place.patience.alarm if self.place.patience else None
 
     async def perform_all(self, queue: Iterator[_Prepared]) -> None:
         """Run one call after the other, as long as there are any."""
         for ready in queue:
             await self.perform(ready)
 
-    async def perform(self, ready: _Prepared, alarm: Alarm | None = None) -> None:
+    async def perform(self, ready: _Prepared) -> None:
         """Run one call to its result."""
         call, run, host = ready.call, self.run, self.place.host
         began = time.monotonic()
-        tell(self.sink, ToolStarted(run, self.place.key, call))
+        self.journal(ToolStarted(run, self.place.key, call))
         here = self.place.below(f"{run.steps}.{ready.number}")
         here.token = f"{run.id}:{here.key}"
         try:
@@ -121,7 +118,7 @@ class _Turn(NamedTuple):
                 effect = Effect(ready.tool, here.token, call.id, ready.arguments)
                 result = await host.call(effect, partial(self._come_to, ready, here, effect))
             else:
-                result = await self._see_through(ready, here, alarm)
+                result = await self._see_through(ready, here)
         finally:
             here.leave()
         self.answer(call, result, time.monotonic() - began)
@@ -140,16 +137,14 @@ class _Turn(NamedTuple):
         patience = self.deadline - time.monotonic()
         return await refusal(ready.tool, ready.arguments, here, seconds=patience)
 
-    async def _see_through(
-        self, ready: _Prepared, here: Place, alarm: Alarm | None = None
-    ) -> ToolResultContent:
+    async def _see_through(self, ready: _Prepared, here: Place) -> ToolResultContent:
         tool, began = ready.tool, time.monotonic()
         if began >= self.deadline:
             return _too_late(ready)
         patience = min(tool.timeout or math.inf, self.deadline - began)
         errand = _start(ready, here)
         try:
-            in_time = await errand.wait(patience, alarm)
+            in_time = await errand.wait(patience)
             if not in_time:
                 await _stop(errand, tool)
         except anyio.get_cancelled_exc_class():
@@ -171,7 +166,7 @@ class _Turn(NamedTuple):
     def answer(self, call: ToolUseContent, result: ToolResultContent, seconds: float) -> None:
         """Note the result of ``call``."""
         self.results[call.id] = result
-        tell(self.sink, ToolEnded(self.run, self.place.key, call, result, seconds))
+        self.journal(ToolEnded(self.run, self.place.key, call, result, seconds))
 
 
 def _too_late(ready: _Prepared) -> ToolResultContent:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from agentloop.events import AskEnded, Event, Sink, tell
+from agentloop.events import NAMES, AskEnded, Event, Sink, tell
 from agentloop.meta import USAGE_KEY
 from agentloop.run import Run
 from agentloop.usage import Usage
@@ -41,12 +42,13 @@ class Journal:
     def __init__(self, sink: Sink | None = None, *, above: Journal | None = None) -> None:
         """``above`` keeps the same, without passing it on."""
         self._sink = sink
-        # Moments, flat and not made yet: there are many, and they are seldom asked for.
-        self._taken: list[tuple[Any, ...]] = above._taken if above else []
+        # What moments are made of, one after the other: there are many, they are seldom asked for,
+        # and the garbage collector would look at each.
+        self._taken: list[Any] = above._taken if above else []
         self._runs: dict[str, Run] = above._runs if above else {}
 
     def __call__(self, event: Event) -> None:
-        self._taken.append(_take(event))
+        self._taken += _take(event)
         self._runs[event.key] = event.run
         if self._sink is not None:
             tell(self._sink, event)
@@ -55,24 +57,23 @@ class Journal:
         """The moments of the run at ``key`` and of the runs inside of it, each with that run as it
         was at last."""
         inside = f"{key}/"
-        moments = (_made(taken) for taken in self._taken)
         return [
             (moment, self._runs[moment.key])
-            for moment in moments
+            for moment in _moments(self._taken)
             if moment.key == key or moment.key.startswith(inside)
         ]
 
 
 def moment(event: Event) -> Moment:
     """The moment of ``event``, which is now."""
-    return _made(_take(event))
+    return next(_moments(_take(event)))
 
 
 def _take(event: Event) -> tuple[Any, ...]:
     run = event.run
     facts = event[2:] if type(event) is not AskEnded else _without_reply(event)
-    moment = monotonic(), type(event), event.key, run.steps, run.messages.length, run.usage
-    return moment + facts
+    usage = run.usage
+    return (monotonic(), type(event), event.key, run.steps, run.messages.length, usage, *facts)
 
 
 def _without_reply(event: AskEnded) -> tuple[Any, ...]:
@@ -81,6 +82,13 @@ def _without_reply(event: AskEnded) -> tuple[Any, ...]:
     return (reply.model, reply.stop_reason, counted, event.seconds, event.provider)
 
 
-def _made(taken: tuple[Any, ...]) -> Moment:
-    at, kind, key, steps, messages, usage, *facts = taken
-    return Moment(at, kind, key, steps, messages, usage, tuple(facts))
+def _moments(taken: Sequence[Any]) -> Iterator[Moment]:
+    begin = 0
+    while begin < len(taken):
+        end = begin + 6 + _FACTS[taken[begin + 1]]
+        yield Moment(*taken[begin : begin + 6], facts=tuple(taken[begin + 6 : end]))
+        begin = end
+
+
+_FACTS = {kind: len(kind._fields) - 2 for kind in NAMES} | {AskEnded: 5}
+"""How many facts an event of each kind leaves."""

@@ -11,8 +11,9 @@ from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseCont
 
 from agentloop.dispatch import dispatch
 from agentloop.errors import DeniedError, ProviderError, where
-from agentloop.events import AskEnded, AskStarted, Sink, tell
+from agentloop.events import AskEnded, AskStarted
 from agentloop.intake import short
+from agentloop.journal import Journal
 from agentloop.log import log
 from agentloop.machine import Ask, asking, called, close, fail, pending, sampled, stop
 from agentloop.patience import Patience
@@ -31,7 +32,7 @@ class Driver:
     provider: Provider
     toolbox: Toolbox
     place: Place
-    sink: Sink | None
+    journal: Journal
     latest: Run
     """The run after its last change, also when it is cancelled."""
 
@@ -56,7 +57,7 @@ class Driver:
                             run = asking(run, at=time.time())
                             self.keep(run)
                             await self.place.host.before_ask(self.provider)
-                        tell(self.sink, AskStarted(run, self.place.key, self.provider.name))
+                        self.journal(AskStarted(run, self.place.key, self.provider.name))
                     run = await self._ask(run, wanted.request, patience, resumed)
                 else:
                     run = await self._call(run, wanted.calls)
@@ -93,10 +94,7 @@ class Driver:
             reply = short(await self.provider.sample(request))
             seconds = clock() - began
             run = sampled(run, reply, seconds=seconds)
-            tell(
-                self.sink,
-                AskEnded(run, self.place.key, reply, waited + seconds, self.provider.name),
-            )
+            self.journal(AskEnded(run, self.place.key, reply, waited + seconds, self.provider.name))
             return run
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED
@@ -130,7 +128,7 @@ class Driver:
                 run=run,
                 place=self.place,
                 results=results,
-                sink=self.sink,
+                journal=self.journal,
                 deadline=time.monotonic() + patience,
             )
         except BaseException:

@@ -70,13 +70,22 @@ def start(
     Raises :class:`DefinitionError` where the prompt is empty or holds what is no content, or the
     history is not balanced: such as no model would take.
     """
-    blocks = blocks_of(prompt)
-    check_history(history)
-    messages = Transcript(history)
-    if (problem := messages.imbalance()) is not None:
-        raise DefinitionError(f"the history is not balanced: {problem}")
-    run = Run(id=id, definition=definition, messages=messages, history=len(messages), began=began)
-    return _settle(_say(run, [clean_text(block) for block in blocks]))
+    blocks = [clean_text(block) for block in blocks_of(prompt)]
+    if history != ():
+        check_history(history)
+        if (problem := Transcript(history).imbalance()) is not None:
+            raise DefinitionError(f"the history is not balanced: {problem}")
+    return _settle(
+        _with(
+            _BLANK,
+            id=id,
+            definition=definition,
+            messages=Transcript([*history, remade(_USER, content=blocks)]),
+            history=len(history),
+            weight=_weigh(blocks),
+            began=began,
+        )
+    )
 
 
 def pending(run: Run) -> Ask | ToolCalls | None:
@@ -84,8 +93,8 @@ def pending(run: Run) -> Ask | ToolCalls | None:
     if run.stop is not None:
         return None
     if run.messages.last.role == "assistant":
-        known = run.results
-        return ToolCalls(tuple([use for use in run.uses if use.id not in known]))
+        known, uses = run.results, run.uses
+        return ToolCalls(tuple([use for use in uses if use.id not in known] if known else uses))
     return Ask(_request(run))
 
 
@@ -143,7 +152,9 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
         if reply.stop_reason in _REFUSALS:
             return _end(run, Stop.REFUSED)
         return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
-    run = _append(run, remade(_ASSISTANT, content=content, meta=taken.meta), weight, **spent)
+    message = remade(_ASSISTANT, content=content, meta=taken.meta)
+    spent["messages"], spent["weight"] = run.messages.append(message), run.weight + weight
+    run = _with(run, **spent)
     if reply.stop_reason in _REFUSALS:
         return _end(run, Stop.REFUSED)
     if uses:
@@ -341,18 +352,15 @@ def _why(results: Sequence[ToolResultContent], uses: Sequence[ToolUseContent]) -
 def _settle(run: Run) -> Run:
     """The run with the limits applied to the ask that comes next: stopped, closing or warned."""
     limits = run.definition.limits
-    for why, used, limit, next_ask in (
-        (Stop.STEPS, run.steps, limits.steps, 1),
-        (Stop.TOKENS, run.usage.total_tokens, limits.tokens, run.last_tokens),
-        (Stop.SECONDS, run.seconds, limits.seconds, run.last_seconds),
-    ):
-        if limit is None:
-            continue
-        if used >= limit:
-            return _end(run, why)
-        # Room for this ask but not for one more after it.
-        if used + next_ask * 2 > limit:
-            run = close(run, why)
+    if limits.steps is not None:
+        run = _bounded(run, Stop.STEPS, run.steps, limits.steps, 1)
+    if limits.tokens is not None:
+        used = run.usage.total_tokens
+        run = _bounded(run, Stop.TOKENS, used, limits.tokens, run.last_tokens)
+    if limits.seconds is not None:
+        run = _bounded(run, Stop.SECONDS, run.seconds, limits.seconds, run.last_seconds)
+    if run.stop is not None:
+        return run
     if limits.tool_calls is not None and run.tool_calls >= limits.tool_calls and run.steps:
         run = close(run, Stop.TOOL_CALLS)
     if limits.errors is not None and run.errors >= limits.errors:
@@ -360,26 +368,34 @@ def _settle(run: Run) -> Run:
     repeats = repeats_in(run.messages, run.definition.polls)
     if repeats is Repeats.STUCK:
         run = close(run, Stop.STUCK)
-    return run if run.closing else _warn(run, repeats=repeats is Repeats.ONCE)
-
-
-def _warn(run: Run, *, repeats: bool) -> Run:
-    """The run with a word to the model for each limit that is four fifths used, once each."""
-    limits = run.definition.limits
-    for name, used, limit in (
-        ("steps", run.steps, limits.steps),
-        ("tool calls", run.tool_calls, limits.tool_calls),
-        ("tokens", run.usage.total_tokens, limits.tokens),
-        ("seconds", run.seconds, limits.seconds),
-    ):
-        if limit and used * 5 >= limit * 4 and name not in run.warned:
-            run = _notice(
-                _with(run, warned=(*run.warned, name)),
-                f"{used:.0f} of {limit:.0f} {name} are used: come to an answer soon.",
-            )
-    if repeats:
+    if run.closing:
+        return run
+    run = _warned(run, "steps", run.steps, limits.steps)
+    run = _warned(run, "tool calls", run.tool_calls, limits.tool_calls)
+    run = _warned(run, "tokens", run.usage.total_tokens, limits.tokens)
+    run = _warned(run, "seconds", run.seconds, limits.seconds)
+    if repeats is Repeats.ONCE:
         run = _notice(run, "The same calls gave the same results as before: try something else.")
     return run
+
+
+def _bounded(run: Run, why: Stop, used: float, limit: float, next_ask: float) -> Run:
+    """The run, ended where the limit is used up, or closing where the next ask is the last."""
+    if used >= limit:
+        return _end(run, why)
+    if used + next_ask * 2 > limit and run.stop is None:
+        return close(run, why)
+    return run
+
+
+def _warned(run: Run, name: str, used: float, limit: float | None) -> Run:
+    """The run with a word to the model where a limit is four fifths used, once for each."""
+    if not limit or used * 5 < limit * 4 or name in run.warned:
+        return run
+    return _notice(
+        _with(run, warned=(*run.warned, name)),
+        f"{used:.0f} of {limit:.0f} {name} are used: come to an answer soon.",
+    )
 
 
 # --- the end, and messages ---------------------------------------------------------------------
@@ -415,17 +431,14 @@ def _with(run: Run, **changes: Any) -> Run:
     return new
 
 
+_BLANK = Run(id="", definition=Definition(name=""), messages=Transcript())
 _USER = SamplingMessage(role="user", content=[])
 _ASSISTANT = SamplingMessage(role="assistant", content=[])
 
 
 def _say(run: Run, content: Sequence[SamplingMessageContentBlock], **changes: Any) -> Run:
-    return _append(run, remade(_USER, content=list(content)), _weigh(content), **changes)
-
-
-def _append(run: Run, message: SamplingMessage, weight: int, **changes: Any) -> Run:
-    messages = run.messages.append(message)
-    return _with(run, messages=messages, weight=run.weight + weight, **changes)
+    messages = run.messages.append(remade(_USER, content=list(content)))
+    return _with(run, messages=messages, weight=run.weight + _weigh(content), **changes)
 
 
 def _notice(run: Run, text: str) -> Run:

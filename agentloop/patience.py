@@ -21,13 +21,12 @@ class Patience:
     What takes longer is cancelled, and with it all that is in the scope.
     """
 
-    __slots__ = ("_outer", "_scope", "alarm", "deadline")
+    __slots__ = ("_alarm", "_outer", "_scope", "deadline")
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
         self._outer: Token[Patience | None] | None = None
-        self.alarm = Alarm() if on_asyncio() else None
-        """Free for others while nothing is waited for here."""
+        self._alarm = Alarm() if on_asyncio() else None
         self.deadline = math.inf
         """On the clock of ``time.monotonic()``."""
 
@@ -44,25 +43,25 @@ class Patience:
     ) -> bool:
         assert self._outer is not None
         _HERE.reset(self._outer)
-        if self.alarm is not None:
-            self.alarm.close()
+        if self._alarm is not None:
+            self._alarm.unset()
         return bool(self._scope.__exit__(kind, error, traceback))
 
     def grant(self, seconds: float) -> None:
         """Wait so long from now on."""
         self.deadline = monotonic() + seconds
-        if self.alarm is None:
+        if self._alarm is None:
             self._scope.deadline = anyio.current_time() + seconds
         else:
-            self.alarm.set(seconds, self._scope.cancel)
+            self._alarm.set(seconds, self._scope.cancel)
 
     def lift(self) -> None:
         """Wait for as long as it takes."""
         self.deadline = math.inf
-        if self.alarm is None:
+        if self._alarm is None:
             self._scope.deadline = math.inf
         else:
-            self.alarm.unset()
+            self._alarm.unset()
 
 
 def time_left() -> float:

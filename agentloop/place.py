@@ -58,7 +58,7 @@ class Host:
         self, provider: Provider | None, sink: Sink | None, user: User | None = None
     ) -> None:
         self._provider = provider
-        self.sink = sink if isinstance(sink, Journal) else Journal(sink)
+        self.journal = sink if isinstance(sink, Journal) else Journal(sink)
         self.user = user
 
     def provider(self, definition: Definition, own: Provider | None) -> Provider:

@@ -65,11 +65,8 @@ class Stray(ABC):
         self.value: Any = None
 
     @abstractmethod
-    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
-        """Wait for the end, at most ``seconds`` long; whether it came.
-
-        ``alarm`` is one that nobody else uses meanwhile, to save a timer.
-        """
+    async def wait(self, seconds: float) -> bool:
+        """Wait for the end, at most ``seconds`` long; whether it came."""
 
     @abstractmethod
     def cancel(self) -> None:
@@ -122,19 +119,19 @@ class _AsyncioStray(Stray):
         if self._waiter is not None:
             _wake(self._waiter)
 
-    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
+    async def wait(self, seconds: float) -> bool:
         if not self.ended:
             await _one_turn()  # most work ends in this one turn of the loop: no timer then
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
-        ring = Alarm() if alarm is None else alarm
+        alarm = Alarm()
         if seconds != math.inf:
-            ring.set(seconds, partial(_wake, waiter))
+            alarm.set(seconds, partial(_wake, waiter))
         try:
             await waiter
         finally:
-            ring.unset() if alarm else ring.close()
+            alarm.unset()
         return self.ended
 
     def cancel(self) -> None:
@@ -180,7 +177,7 @@ class _TrioStray(Stray):
         self._end()
         self._over.set()
 
-    async def wait(self, seconds: float, alarm: Alarm | None = None) -> bool:
+    async def wait(self, seconds: float) -> bool:
         if not self.ended:
             with self._trio.move_on_after(seconds):
                 await self._over.wait()
