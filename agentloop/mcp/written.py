@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp_types import (
     CreateMessageRequest,
@@ -17,10 +17,9 @@ from mcp_types import (
     InputRequiredResult,
     SamplingMessage,
 )
-from pydantic import PrivateAttr
 
 from agentloop.memo import Memo
-from agentloop.transcript import WIRE, written
+from agentloop.transcript import WIRE, remade, written
 
 
 class Writer:
@@ -43,8 +42,8 @@ class Writer:
 
     def request(self, params: CreateMessageRequestParams) -> CreateMessageRequest:
         """The request for ``params``; it is written when it leaves."""
-        request = _Request.model_construct(method="sampling/createMessage", params=params)
-        request._writer = self  # pyright: ignore[reportPrivateUsage]
+        request = remade(_BLANK, params=params)
+        object.__setattr__(request, "writer", self)
         return request
 
 
@@ -55,19 +54,24 @@ _TOOLS: Memo[dict[str, Any]] = Memo()
 class _Request(CreateMessageRequest):
     """A sampling request whose messages are written by a :class:`Writer`."""
 
-    _writer: Writer = PrivateAttr()
+    __slots__ = ("writer",)  # no private attribute of pydantic's: those take a step's tenth
+    if TYPE_CHECKING:
+        writer: Writer
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         if options != WIRE:
             return super().model_dump(**options)
         params = self.params.model_dump(**WIRE, exclude={"messages", "tools"})
-        write = self._writer.message
+        write = self.writer.message
         params["messages"] = [write(message) for message in self.params.messages]
         if self.params.tools is not None:
             params["tools"] = [
                 _TOOLS.get(tool, partial(tool.model_dump, **WIRE)) for tool in self.params.tools
             ]
         return {"method": self.method, "params": params}
+
+
+_BLANK = _Request.model_construct(method="sampling/createMessage")
 
 
 class _Asks(InputRequiredResult):
