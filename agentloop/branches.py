@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from typing import Any, TypeVar, overload
 
 import anyio
@@ -93,12 +94,12 @@ async def once(name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) 
     here.name(name)
     key = f"{here.key}#{name}"
     if (kept := here.host.value(key)) is not None:
-        return kept[0]
+        return deepcopy(kept[0])
     place = here.below(f"#{name}")
     token = HERE.set(place)
     try:
         value = _as_json(name, await _result_of(fn, args, kwargs))
-        here.host.keep_value(key, value)
+        here.host.keep_value(key, deepcopy(value))  # the caller's own one may be changed
         return value
     finally:
         HERE.reset(token)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, cast
 
@@ -101,6 +101,10 @@ class Run:
             if message.role == "assistant":
                 return "\n".join(b.text for b in message.content_as_list if b.type == "text")
         return ""
+
+    def of(self, definition: Definition) -> Run:
+        """The same run of an equal ``definition``, whose limits may be others."""
+        return replace(self, definition=definition)
 
     def to_json(
         self, write: Callable[[SamplingMessage], dict[str, Any]] = written, *, since: int = 0

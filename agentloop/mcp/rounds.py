@@ -27,6 +27,7 @@ from mcp_types import (
     InputResponses,
     SamplingMessage,
 )
+from pydantic_core import to_json
 
 from agentloop.definition import Definition
 from agentloop.errors import (
@@ -40,10 +41,11 @@ from agentloop.events import Sink
 from agentloop.mcp.deflate import MAX_BYTES
 from agentloop.mcp.handover import HANDOVER
 from agentloop.mcp.increments import amend
+from agentloop.mcp.recent import Call
 from agentloop.mcp.refused import refusal
 from agentloop.mcp.request import Request
 from agentloop.mcp.served import ServedHost, Serving
-from agentloop.mcp.state import pack, unpack
+from agentloop.mcp.state import packed, unpack
 from agentloop.mcp.visit import Visit
 from agentloop.mcp.written import Writer, sending
 from agentloop.meta import Reply
@@ -103,23 +105,24 @@ class RoundsHost(ServedHost):
         Raises :class:`StateError` for one not of ours.
         """
         super().__init__(request, RoundsProvider(self), serving, sink)
-        saved: dict[str, Any] = unpack(state, self.most_state) if state else {}
-        if saved and saved.get("v") != STATE_VERSION:
-            raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
-        amend(saved, entries)
+        recent = serving.recent.take(state) if state and not entries else None
+        call = recent or Call(_read(state, self.most_state, entries), {}, Writer())
         # Without a state nothing was asked yet, so nothing can be an answer to it.
         self.answers = answers if state else {}
-        self.rounds: int = saved.get("round", 0)
+        self.rounds: int = call.saved.get("round", 0)
         """Rounds that are over."""
-        self.writer = Writer()
+        self.writer = call.writer
         self.asks: dict[str, InputRequest] = {}
         self.root = Place("", None, self)
-        self._saved: dict[str, Any] = saved.get("runs", {})
+        self._saved: dict[str, Any] = call.saved.get("runs", {})
+        self._known = call.runs
+        """Those of the saved runs that need not be read."""
         self._runs: dict[str, Run] = {}
         self._taken: set[str] = set()
         self._strangers: dict[str, Run] = {}
         """Runs that nothing was kept of, by the key of a kept run that they began in place of."""
-        self._values: dict[str, Any] = saved.get("values", {})
+        self._values: dict[str, Any] = dict(call.saved.get("values", {}))
+        self._recent = serving.recent
         self._stalls = 0
         self._visit = Visit(serving.leave_seconds)
         in_task = request.running is not None
@@ -160,13 +163,15 @@ class RoundsHost(ServedHost):
         saved = self._saved[key]
         if saved.get("of") != run.definition.digest:
             return None
-        kept = Run.from_json(saved, run.definition)
+        known = self._known.get(key)
+        kept = Run.from_json(saved, run.definition) if known is None else known.of(run.definition)
         began = kept.messages[: len(run.messages)]
         if len(began) < len(run.messages) or any(
             a.content != b.content for a, b in zip(run.messages, began, strict=True)
         ):
             return None
-        self.writer.remember(zip(kept.messages, saved["messages"], strict=True))
+        if known is None:
+            self.writer.remember(zip(kept.messages, saved["messages"], strict=True))
         return kept
 
     def _check_all_resumed(self) -> None:
@@ -291,17 +296,22 @@ class RoundsHost(ServedHost):
 
     def _suspended(self) -> Suspended:
         detached = self._detached or (self._may_detach and self._out_of_rounds())
-        return Suspended(dict(sorted(self.asks.items())), self.state(self.rounds + 1), detached)
+        return Suspended(dict(sorted(self.asks.items())), self._state(), detached)
 
     def _out_of_rounds(self) -> bool:
         limits = [run.definition.limits.rounds for run in self._runs.values() if run.stop is None]
         return any(limit is not None and self.rounds >= limit for limit in limits)
 
-    def state(self, rounds: int) -> str:
-        """What there is to know when the function is entered again after so many rounds."""
+    def _state(self) -> str:
+        """What there is to know when the function is entered in the next round."""
         write = self.writer.message
         runs = {**self._saved, **{key: run.to_json(write) for key, run in self._runs.items()}}
-        return pack({"v": STATE_VERSION, "round": rounds, "runs": runs, "values": self._values})
+        saved = {"v": STATE_VERSION, "round": self.rounds + 1, "runs": runs, "values": self._values}
+        written = to_json(saved)
+        state = packed(written)
+        call = Call(saved, {**self._known, **self._runs}, self.writer)
+        self._recent.keep(state, call, len(written))
+        return state
 
 
 class RoundsProvider:
@@ -328,6 +338,14 @@ class RoundsProvider:
             kind = type(cast("object", answer)).__name__
             raise MalformedReplyError(f"the client answered an ask with a {kind}")
         return answer
+
+
+def _read(state: str | None, most: int, entries: Sequence[str]) -> dict[str, Any]:
+    """What ``state`` says, and what ``entries`` say that came of it since."""
+    saved = unpack(state, most) if state else {}
+    if saved and saved.get("v") != STATE_VERSION:
+        raise StateError(f"the state is not of version {STATE_VERSION}; start the call again")
+    return amend(saved, entries)
 
 
 def _of_user(answer: ElicitResult) -> ElicitResult:

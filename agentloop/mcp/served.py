@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -23,6 +23,7 @@ from agentloop.events import Sink
 from agentloop.mcp.handle import keep, recall
 from agentloop.mcp.handover import When
 from agentloop.mcp.input_limits import InputLimits
+from agentloop.mcp.recent import Recent
 from agentloop.mcp.request import Request
 from agentloop.mcp.stream import STREAM_SECONDS
 from agentloop.place import Host, Place
@@ -65,6 +66,8 @@ class Serving:
     """How long a call's stream lasts before it is closed, see :mod:`agentloop.mcp.stream`."""
     leave_seconds: float = LEAVE_SECONDS
     """How long a function may take to be left at the end of a round."""
+    recent: Recent = field(default_factory=Recent)
+    """Keeps what suspended calls were, see :mod:`agentloop.mcp.recent`."""
 
 
 class ServedHost(Host):

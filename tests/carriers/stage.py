@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,26 @@ def stage(folder: Path | None = None) -> MCPServer:
         extensions=[tasks],
         lifespan=tasks.lifespan(),
     )
-    records: dict[str, Record] = {}
+    functions: dict[str, Played] = {}
 
     @server.tool()
     async def play(name: str, call: str, ctx: Context) -> dict[str, Any]:
-        record = records.setdefault(call, Record(folder and folder / call))
-
-        @resumable(on_event=record, task="always")
-        async def function(ctx: Context) -> dict[str, Any]:
-            value = await ROWS[name].play(Kit(record))
-            return {"value": value, **record.to_json()}
-
-        return await function(ctx)
+        if call not in functions:
+            functions[call] = played(ROWS[name], Record(folder and folder / call))
+        return await functions[call](ctx)
 
     return server
+
+
+Played = Callable[[Context], Awaitable[dict[str, Any]]]
+
+
+def played(row: Scenario, record: Record) -> Played:
+    """A function that is served, and gives what comes of ``row``."""
+
+    @resumable(on_event=record, task="always")
+    async def function(ctx: Context) -> dict[str, Any]:
+        value = await row.play(Kit(record))
+        return {"value": value, **record.to_json()}
+
+    return function
