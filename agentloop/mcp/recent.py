@@ -1,7 +1,7 @@
 """Calls as they were when they were suspended, for the process that they mostly come back to.
 
-A state says everything, so that a call can go on in any process. To read it costs as much as all
-the rest of a round, and the process that wrote it need not: it still has what it wrote.
+A state says everything, so that a call can go on in any process. To read it takes the more of a
+round the longer its runs are, and the process that wrote it need not: it still has what it wrote.
 """
 
 from __future__ import annotations
