@@ -126,6 +126,7 @@ def test_resume_takes_a_run_from_whoever_has_it(store: Path) -> None:
         (["list"], "which store?"),
         (["--store", "nowhere.db", "list"], "there is no store at nowhere.db"),
         (["--store", "x://y", "list"], "no store can be had at this URL"),
+        (["--store", "a?b.db", "list"], "no store can be at a?b.db: leave the '?' out"),
         (["--store", "sqlite:///nowhere.db", "list"], "there is no store at nowhere.db"),
         (["--store", "{other}", "list"], "is no store of agentloop's"),
         (["--store", "{junk}", "list"], "cannot be read: file is not a database"),

@@ -26,8 +26,15 @@ def store_at(where: str, *, new: bool) -> SQLStore:
 
 
 def url_of(where: str) -> str:
-    """The URL of the store at ``where``."""
-    return where if "://" in where else f"sqlite:///{where}"
+    """The URL of the store at ``where``.
+
+    Raises :class:`DefinitionError` for a file that has none.
+    """
+    if "://" in where:
+        return where
+    if "?" in where:  # where a URL's options begin
+        raise DefinitionError(f"no store can be at {where}: leave the '?' out of the file's name")
+    return f"sqlite:///{where}"
 
 
 def holds_durable_runs(where: str) -> bool:
