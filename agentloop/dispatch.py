@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -87,11 +88,18 @@ def _prepare(call: ToolUseContent, number: int, toolbox: Toolbox) -> _Prepared |
             call.id, f"There is no tool {call.name!r}. Tools with near names: {names}."
         )
     try:
-        return _Prepared(call, number, tool, tool.check(call.input))
+        return _Prepared(call, number, tool, tool.check(_own(call.input)))
     except ArgumentsInvalid as error:
         return error_result(call.id, f"Not run, the arguments do not fit: {error}")
     except Exception as error:  # noqa: BLE001  a validator of the author's failed
         return error_result(call.id, _explain(tool, error))
+
+
+def _own(arguments: dict[str, Any]) -> dict[str, Any]:
+    """``arguments`` for a tool to change as it likes: the history says what the model sent."""
+    if any(isinstance(value, dict | list) for value in arguments.values()):
+        return deepcopy(arguments)
+    return dict(arguments)
 
 
 class _Turn(NamedTuple):

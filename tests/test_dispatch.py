@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import math
 import signal
 import subprocess
@@ -507,6 +508,25 @@ async def test_a_tool_that_gives_what_cannot_be_written_says_so() -> None:
 
 
 # --- calls that are not run --------------------------------------------------------------------
+
+
+async def test_a_tool_may_change_its_arguments_and_the_history_says_what_was_sent() -> None:
+    """What the model is shown of its calls is what it called, however deep a tool reaches."""
+
+    async def take_apart(order: dict[str, Any], lines: list[Any]) -> str:
+        order["lines"].clear()
+        order["paid"] = True
+        lines[0]["count"] = 0
+        lines.append("more")
+        return "done"
+
+    sent: dict[str, Any] = {"order": {"lines": [1, 2]}, "lines": [{"count": 3}]}
+    with ScriptedProvider([use("take_apart", **copy.deepcopy(sent))], "done") as provider:
+        await Agent("agent", tools=[take_apart]).run("go", provider=provider)
+
+    (called,) = provider.requests[-1].messages[1].content_as_list
+    assert called.type == "tool_use"
+    assert called.input == sent
 
 
 async def test_an_unknown_tool_is_answered_with_the_nearest_names_and_the_others_run() -> None:
