@@ -74,6 +74,13 @@ def nothing() -> None: ...
 
 class Shelf:
     agent = plain
+
+
+from mcp.server.mcpserver import Context
+
+
+async def served(topic: str, ctx: Context) -> str:
+    return topic
 '''
 
 LOOKS = [
@@ -339,6 +346,10 @@ HI = ("hi", "--provider", "scripted:hello.json")
             ["run", "agents.py:made", "hi"],
             "agents.py:made needs --arg folder=...; it takes: folder (Path, required), "
             "depth (int, default 3), tags (list[str] | None, default None)",
+        ),
+        (
+            ["run", "agents.py:served", "hi"],
+            "agents.py:served takes the context of a call",
         ),
         (["run", "agents.py:made", "hi", "--arg", "dept=3"], "no parameter 'dept'; it takes: fo"),
         (

@@ -31,8 +31,19 @@ def values_for(spec: str, fn: Any, arguments: Mapping[str, str]) -> dict[str, An
         raise DefinitionError(f"{spec} has no parameter {unknown[0]!r}; it takes: {story}")
     required = [name for name, p in takes.items() if p.default is p.empty]
     if missing := [name for name in required if name not in arguments]:
+        if any(_is_context(takes[name]) for name in missing):
+            raise DefinitionError(
+                f"{spec} takes the context of a call, so it is a tool for a server, no agent and "
+                "no function that gives one"
+            )
         raise DefinitionError(f"{spec} needs --arg {missing[0]}=...; it takes: {story}")
     return {name: _value(takes[name], text, story) for name, text in arguments.items()}
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    from agentloop.mcp.request import is_context
+
+    return is_context(parameter.annotation)
 
 
 def _value(parameter: inspect.Parameter, text: str, story: str) -> Any:
