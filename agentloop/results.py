@@ -235,7 +235,8 @@ def _cut(block: ContentBlock, room: int) -> ContentBlock:
 
 
 def _clean(item: Any) -> Any:
-    """A block, or what is embedded in it, with clean and, but for its content, bounded strings."""
+    """A copy of a block, or of what is embedded in it, with clean and, but for its content, bounded
+    strings. The tool may keep its own and change it: the history says what it gave."""
     changes: dict[str, Any] = {}
     for name, value in item.__dict__.items():
         if isinstance(value, str):
@@ -250,7 +251,7 @@ def _clean(item: Any) -> Any:
             continue
         if fine is not value:
             changes[name] = fine
-    return item.model_copy(update=changes) if changes else item
+    return item.model_copy(update=changes)
 
 
 def _without_excess(block: ContentBlock) -> ContentBlock:

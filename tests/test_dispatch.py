@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from mcp_types import ToolResultContent, ToolUseContent
+from mcp_types import TextContent, ToolResultContent, ToolUseContent
 from structlog.testing import capture_logs
 
 from agentloop import Agent, Limits, Stop, Tool, ToolError, tool
@@ -527,6 +527,23 @@ async def test_a_tool_may_change_its_arguments_and_the_history_says_what_was_sen
     (called,) = provider.requests[-1].messages[1].content_as_list
     assert called.type == "tool_use"
     assert called.input == sent
+
+
+async def test_a_tool_may_change_a_block_that_it_gave_and_the_history_says_what_it_was() -> None:
+    block = TextContent(text="one")
+
+    async def give() -> TextContent:
+        return block
+
+    async def change() -> None:
+        block.text = "two"
+
+    with ScriptedProvider([use("give")], [use("change")], "done") as provider:
+        result = await Agent("agent", tools=[give, change]).run("go", provider=provider)
+
+    (given,) = result.messages[2].content_as_list
+    assert given.type == "tool_result"
+    assert text_of(given) == "one"
 
 
 async def test_an_unknown_tool_is_answered_with_the_nearest_names_and_the_others_run() -> None:
