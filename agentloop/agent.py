@@ -11,18 +11,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentloop.definition import Definition
 from agentloop.errors import DefinitionError, ToolError
-from agentloop.events import RunEnded, RunStarted, RunSuspended, Sink
+from agentloop.events import Sink
 from agentloop.journal import Journal
 from agentloop.loop import Driver
-from agentloop.machine import start, stop, traced
+from agentloop.machine import start
 from agentloop.output import Output, explain
 from agentloop.place import HERE, MAX_NESTING, Host, Place, User
 from agentloop.prompt import Prompt
 from agentloop.provider import Provider, check_provider
 from agentloop.result import RunResult
-from agentloop.run import Run, Stop
+from agentloop.run import Stop
 from agentloop.tools import Tool, Toolbox, tool
-from agentloop.trace import traceparent
 from agentloop.usage import Limits
 
 T = TypeVar("T")
@@ -156,18 +155,8 @@ class Agent(Generic[OutputT]):
             host.check(self._toolbox.values())
             if host.suspends:
                 await host.admit()
-            place.own = place.own or self.provider
-            answers = host.provider(definition, place.own)
-            if resume is not None:
-                history = await host.take_up(resume, self.definition)
-            id, began = host.begin(place)
-            run = start(definition, prompt, id=id, history=history, began=began)
-            kept = host.resume(place, run) or await host.delegate(place, run)
-            run = kept or run
-            if run.stop is not None:
-                place.charge(run.usage)
-            else:
-                run = await self._drive(run, answers, place, resumed=kept is not None)
+            driver, resumed = await self._begin(place, definition, prompt, history, resume)
+            run = driver.latest if driver.latest.stop else await driver.drive(resumed=resumed)
             handle = None
             if run.stop is not None and run.stop.is_limit and place.nesting == 1:
                 handle = await host.put_by(place.key, run)
@@ -176,26 +165,26 @@ class Agent(Generic[OutputT]):
             HERE.reset(token)
             place.leave()
 
-    async def _drive(self, run: Run, provider: Provider, place: Place, *, resumed: bool) -> Run:
-        journal = place.host.journal
-        journal(RunStarted(run, place.key, resumed, place.within))
-        # Whoever opens spans has opened one by now: where the run goes on elsewhere, it joins it.
-        if run.trace is None and (trace := traceparent()):
-            run = traced(run, trace)
-        driver = Driver(provider, self._toolbox, place, journal, run)
-        driver.keep(run)
-        try:
-            run = await driver.drive(run, resumed=resumed)
-        except BaseException:
-            if place.host.suspends:
-                journal(RunSuspended(driver.latest, place.key))
-            else:
-                journal(RunEnded(stop(driver.latest, Stop.CANCELLED), place.key))
-            raise
-        finally:
-            place.charge(driver.latest.usage)
-        journal(RunEnded(run, place.key))
-        return run
+    async def _begin(
+        self,
+        place: Place,
+        definition: Definition,
+        prompt: Prompt,
+        history: Sequence[SamplingMessage],
+        resume: str | None,
+    ) -> tuple[Driver, bool]:
+        """What drives a run that begins or goes on at ``place``, and whether it goes on."""
+        host = place.host
+        place.own = place.own or self.provider
+        provider = host.provider(definition, place.own)
+        if resume is not None:
+            history = await host.take_up(resume, self.definition)
+        id, began = host.begin(place)
+        run = start(definition, prompt, id=id, history=history, began=began)
+        kept = host.resume(place, run) or await host.delegate(place, run)
+        if kept is not None and kept.stop is not None:
+            place.charge(kept.usage)
+        return Driver(provider, self._toolbox, place, host.journal, kept or run), kept is not None
 
     def as_tool(
         self,

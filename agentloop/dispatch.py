@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -21,13 +21,13 @@ from agentloop.place import HERE, Left, Place
 from agentloop.results import NotWritable, error_result, to_result
 from agentloop.run import Run
 from agentloop.schema import ArgumentsInvalid
-from agentloop.strays import Stray, left_behind, stray
+from agentloop.strays import Stray, at_once, left_behind, stray
 from agentloop.threads import work_of
 from agentloop.tools import Effect, Tool, Toolbox
 from agentloop.user import refusal
 
 
-async def dispatch(
+def dispatch(
     calls: Sequence[ToolUseContent],
     toolbox: Toolbox,
     *,
@@ -36,7 +36,7 @@ async def dispatch(
     results: dict[str, ToolResultContent],
     journal: Journal,
     deadline: float = math.inf,
-) -> None:
+) -> Awaitable[None]:
     """Run ``calls`` and put the result of each into ``results``, by its id, as it comes.
 
     At ``deadline`` (``time.monotonic()``) what still runs is stopped, and the rest is not begun.
@@ -51,19 +51,9 @@ async def dispatch(
         if isinstance(ready, _Prepared):
             prepared.append(ready)
         else:
-            journal(ToolStarted(run, place.key, call))
+            journal.note(ToolStarted, run, place.key, call)
             turn.answer(call, ready, 0.0)
-    together = [ready for ready in prepared if not ready.tool.exclusive]
-    if len(together) == 1:
-        await turn.perform(together[0])
-    elif together:
-        queue = iter(together)
-        async with anyio.create_task_group() as group:
-            for _ in range(min(len(together), run.definition.limits.parallel)):
-                group.start_soon(turn.perform_all, queue)
-    for ready in prepared:
-        if ready.tool.exclusive:
-            await turn.perform(ready)
+    return turn.perform(prepared[0]) if len(prepared) == 1 else turn.perform_all(prepared)
 
 
 def _numbers(run: Run, calls: Sequence[ToolUseContent]) -> dict[str, int]:
@@ -97,8 +87,9 @@ def _prepare(call: ToolUseContent, number: int, toolbox: Toolbox) -> _Prepared |
 
 def _own(arguments: dict[str, Any]) -> dict[str, Any]:
     """``arguments`` for a tool to change as it likes: the history says what the model sent."""
-    if any(isinstance(value, dict | list) for value in arguments.values()):
-        return deepcopy(arguments)
+    for value in arguments.values():
+        if isinstance(value, (dict, list)):
+            return deepcopy(arguments)
     return dict(arguments)
 
 
@@ -109,7 +100,19 @@ class _Turn(NamedTuple):
     journal: Journal
     deadline: float
 
-    async def perform_all(self, queue: Iterator[_Prepared]) -> None:
+    async def perform_all(self, calls: Sequence[_Prepared]) -> None:
+        """Run ``calls``, together but for those that run alone."""
+        together = [ready for ready in calls if not ready.tool.exclusive]
+        if len(together) > 1:
+            queue = iter(together)
+            async with anyio.create_task_group() as group:
+                for _ in range(min(len(together), self.run.definition.limits.parallel)):
+                    group.start_soon(self.perform_each, queue)
+        else:
+            await self.perform_each(together)
+        await self.perform_each(ready for ready in calls if ready.tool.exclusive)
+
+    async def perform_each(self, queue: Iterable[_Prepared]) -> None:
         """Run one call after the other, as long as there are any."""
         for ready in queue:
             await self.perform(ready)
@@ -118,7 +121,7 @@ class _Turn(NamedTuple):
         """Run one call to its result."""
         call, run, host = ready.call, self.run, self.place.host
         began = time.monotonic()
-        self.journal(ToolStarted(run, self.place.key, call))
+        self.journal.note(ToolStarted, run, self.place.key, call)
         here = self.place.below(f"{run.steps}.{ready.number}")
         here.token = f"{run.id}:{here.key}"
         try:
@@ -174,7 +177,7 @@ class _Turn(NamedTuple):
     def answer(self, call: ToolUseContent, result: ToolResultContent, seconds: float) -> None:
         """Note the result of ``call``."""
         self.results[call.id] = result
-        self.journal(ToolEnded(self.run, self.place.key, call, result, seconds))
+        self.journal.note(ToolEnded, self.run, self.place.key, call, result, seconds)
 
 
 def _too_late(ready: _Prepared) -> ToolResultContent:
@@ -184,7 +187,8 @@ def _too_late(ready: _Prepared) -> ToolResultContent:
 def _start(ready: _Prepared, here: Place) -> Stray:
     token = HERE.set(here)
     try:
-        return stray(work_of(ready.tool.fn, ready.arguments, is_async=ready.tool.is_async))
+        work = work_of(ready.tool.fn, ready.arguments, is_async=ready.tool.is_async)
+        return stray(work) if ready.tool.waits else at_once(work)
     finally:
         HERE.reset(token)
 

@@ -69,6 +69,8 @@ def short(reply: Reply) -> Reply:
 class _Intake:
     """Takes block after block, for as long as there is room."""
 
+    __slots__ = ("_ids", "_limits", "_next", "_room", "taken")
+
     def __init__(self, limits: Limits) -> None:
         self.taken = Taken([], {})
         self._limits = limits

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from agentloop.events import NAMES, AskEnded, Event, Sink, tell
-from agentloop.meta import USAGE_KEY
+from agentloop.meta import USAGE_KEY, Reply
 from agentloop.run import Run
 from agentloop.usage import Usage
+
+Facts = ParamSpec("Facts")
 
 
 class Moment(NamedTuple):
@@ -48,10 +50,21 @@ class Journal:
         self._runs: dict[str, Run] = above._runs if above else {}
 
     def __call__(self, event: Event) -> None:
-        self._taken += _take(event)
-        self._runs[event.key] = event.run
+        self.note(type(event), *event)  # pyright: ignore[reportArgumentType]
+
+    def note(
+        self,
+        kind: Callable[Concatenate[Run, str, Facts], Event],
+        run: Run,
+        key: str,
+        *facts: Facts.args,
+        **_: Facts.kwargs,
+    ) -> None:
+        """Take the event ``kind(run, key, *facts)``, which is made only where somebody listens."""
+        self._taken += _taken(kind, run, key, facts)
+        self._runs[key] = run
         if self._sink is not None:
-            tell(self._sink, event)
+            tell(self._sink, kind(run, key, *facts))  # pyright: ignore[reportCallIssue]
 
     def about(self, key: str) -> list[tuple[Moment, Run]]:
         """The moments of the run at ``key`` and of the runs inside of it, each with that run as it
@@ -66,20 +79,19 @@ class Journal:
 
 def moment(event: Event) -> Moment:
     """The moment of ``event``, which is now."""
-    return next(_moments(_take(event)))
+    return next(_moments(_taken(type(event), event.run, event.key, event[2:])))
 
 
-def _take(event: Event) -> tuple[Any, ...]:
-    run = event.run
-    facts = event[2:] if type(event) is not AskEnded else _without_reply(event)
-    usage = run.usage
-    return (monotonic(), type(event), event.key, run.steps, run.messages.length, usage, *facts)
+def _taken(kind: Any, run: Run, key: str, facts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a moment that is now is made of."""
+    if kind is AskEnded:
+        facts = _without_reply(*facts)
+    return (monotonic(), kind, key, run.steps, run.messages.length, run.usage, *facts)
 
 
-def _without_reply(event: AskEnded) -> tuple[Any, ...]:
-    reply = event.reply
+def _without_reply(reply: Reply, seconds: float, provider: str) -> tuple[Any, ...]:
     counted = bool(reply.meta) and USAGE_KEY in reply.meta
-    return (reply.model, reply.stop_reason, counted, event.seconds, event.provider)
+    return (reply.model, reply.stop_reason, counted, seconds, provider)
 
 
 def _moments(taken: Sequence[Any]) -> Iterator[Moment]:

@@ -11,18 +11,29 @@ from mcp_types import CreateMessageRequestParams, ToolResultContent, ToolUseCont
 
 from agentloop.dispatch import dispatch
 from agentloop.errors import DeniedError, ProviderError, where
-from agentloop.events import AskEnded, AskStarted
+from agentloop.events import AskEnded, AskStarted, RunEnded, RunStarted, RunSuspended
 from agentloop.intake import short
 from agentloop.journal import Journal
 from agentloop.log import log
-from agentloop.machine import Ask, asking, called, close, fail, pending, sampled, stop
-from agentloop.patience import Patience
+from agentloop.machine import (
+    ToolCalls,
+    asking,
+    called,
+    close,
+    fail,
+    pending,
+    sampled,
+    stop,
+    traced,
+)
+from agentloop.patience import Patience, granting
 from agentloop.place import Place
 from agentloop.provider import Provider
 from agentloop.run import Run, Stop
 from agentloop.secret import hidden
 from agentloop.strays import told_to_stop
 from agentloop.tools import Toolbox
+from agentloop.trace import traceparent
 
 
 @dataclass(slots=True)
@@ -41,43 +52,63 @@ class Driver:
         self.latest = run
         self.place.host.keep(self.place.key, run)
 
-    async def drive(self, run: Run, *, resumed: bool = False) -> Run:
-        """Drive ``run`` until it has a stop. Raises nothing but cancellation, and what its host
+    async def drive(self, *, resumed: bool = False) -> Run:
+        """Drive the run until it has a stop. Raises nothing but cancellation, and what its host
         raises where it cannot keep its promises.
 
         ``resumed`` says that what it waits for was begun before it was suspended.
         """
-        # One for all asks: an ask that takes too long ends the run, so it is never needed again.
-        with Patience() as patience:
-            self.place.patience = patience
-            while (wanted := pending(run := self._in_bounds(run))) is not None:
-                if isinstance(wanted, Ask):
-                    if not resumed:
-                        if self.place.host.suspends:
-                            run = asking(run, at=time.time())
-                            self.keep(run)
-                            await self.place.host.before_ask(self.provider)
-                        self.journal(AskStarted(run, self.place.key, self.provider.name))
-                    run = await self._ask(run, wanted.request, patience, resumed)
-                else:
-                    run = await self._call(run, wanted.calls)
+        run = self._begin(resumed)
+        try:
+            # One for all asks: an ask that takes too long ends the run, so it is not needed again.
+            with granting() as patience:
+                self.place.patience = patience
+                while (wanted := pending(run)) is not None:
+                    if isinstance(wanted, ToolCalls):
+                        run = await self._call(run, wanted.calls)
+                    elif self._bounded(run):
+                        run = self.latest
+                        continue
+                    else:
+                        run = await self._ask(run, wanted.request, patience, resumed)
+                    self.keep(run)
+                    resumed = False
+            if run.stop is None:
+                run = _unanswered(self.latest)
                 self.keep(run)
-                resumed = False
-            return run
-        run = _unanswered(run)
+        except BaseException:
+            self._break_off()
+            raise
+        finally:
+            self.place.charge(self.latest.usage)
+        self.journal.note(RunEnded, run, self.place.key)
+        return run
+
+    def _begin(self, resumed: bool) -> Run:
+        run, place = self.latest, self.place
+        self.journal.note(RunStarted, run, place.key, resumed, place.within)
+        # Whoever opens spans has opened one by now: where the run goes on elsewhere, it joins it.
+        if run.trace is None and (trace := traceparent()):
+            run = traced(run, trace)
         self.keep(run)
         return run
 
-    def _in_bounds(self, run: Run) -> Run:
-        """The run as it may go on: the caller may grant only so many more asks."""
-        if run.stop is not None or run.messages.last.role == "assistant":
-            return run
+    def _break_off(self) -> None:
+        if self.place.host.suspends:
+            self.journal.note(RunSuspended, self.latest, self.place.key)
+        else:
+            self.journal.note(RunEnded, stop(self.latest, Stop.CANCELLED), self.place.key)
+
+    def _bounded(self, run: Run) -> bool:
+        """Whether the run may not ask as it would, since the caller grants only so many more asks.
+
+        Then it is closing or has ended by now.
+        """
         room = self.place.host.room(self.place.key, run)
         if room is None or room > 1:
-            return run
-        run = close(run, Stop.ROUNDS) if room == 1 else stop(run, Stop.ROUNDS)
-        self.keep(run)
-        return run
+            return False
+        self.keep(close(run, Stop.ROUNDS) if room == 1 else stop(run, Stop.ROUNDS))
+        return self.latest is not run
 
     async def _ask(
         self,
@@ -86,6 +117,12 @@ class Driver:
         patience: Patience,
         resumed: bool,
     ) -> Run:
+        if not resumed:
+            if self.place.host.suspends:
+                run = asking(run, at=time.time())
+                self.keep(run)
+                await self.place.host.before_ask(self.provider)
+            self.journal.note(AskStarted, run, self.place.key, self.provider.name)
         waited = max(time.time() - run.asked, 0.0) if resumed and run.asked else 0.0
         clock = self.place.host.clock
         began = clock()
@@ -94,7 +131,8 @@ class Driver:
             reply = short(await self.provider.sample(request))
             seconds = clock() - began
             run = sampled(run, reply, seconds=seconds)
-            self.journal(AskEnded(run, self.place.key, reply, waited + seconds, self.provider.name))
+            seconds += waited
+            self.journal.note(AskEnded, run, self.place.key, reply, seconds, self.provider.name)
             return run
         except ProviderError as error:
             why = Stop.DENIED if isinstance(error, DeniedError) else Stop.FAILED

@@ -154,12 +154,11 @@ def sampled(run: Run, reply: Reply, *, seconds: float = 0.0) -> Run:
         return _repair(run, "malformed_reply: the model's reply is empty", at_most=1)
     message = remade(_ASSISTANT, content=content, meta=taken.meta)
     spent["messages"], spent["weight"] = run.messages.append(message), run.weight + weight
-    run = _with(run, **spent)
     if reply.stop_reason in _REFUSALS:
-        return _end(run, Stop.REFUSED)
+        return _end(_with(run, **spent), Stop.REFUSED)
     if uses:
-        return _turn(run, uses, taken.invalid, cut=reply.stop_reason in _CUTS)
-    return _words(run, cut=taken.cut or reply.stop_reason in _CUTS)
+        return _turn(run, uses, taken.invalid, spent, cut=reply.stop_reason in _CUTS)
+    return _words(run, spent, cut=taken.cut or reply.stop_reason in _CUTS)
 
 
 def called(run: Run, results: Mapping[str, ToolResultContent], *, seconds: float = 0.0) -> Run:
@@ -235,7 +234,14 @@ _LAST_WORDS = {
 }
 
 
-def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut: bool) -> Run:
+def _turn(
+    run: Run,
+    uses: list[ToolUseContent],
+    invalid: dict[str, str],
+    spent: dict[str, Any],
+    *,
+    cut: bool,
+) -> Run:
     """The run after a reply that calls tools: some calls are let through, the rest is answered."""
     limits = run.definition.limits
     results: dict[str, ToolResultContent] = {}
@@ -260,7 +266,7 @@ def _turn(run: Run, uses: list[ToolUseContent], invalid: dict[str, str], *, cut:
             let_through += 1
         else:
             results[use.id] = _result(use, refusal, error=True)
-    run = _with(run, tool_calls=run.tool_calls + let_through, results=results)
+    run = _with(run, tool_calls=run.tool_calls + let_through, results=results, **spent)
     return run if let_through else _close_turn(run, uses, results)
 
 
@@ -276,11 +282,12 @@ def _take_answer(run: Run, use: ToolUseContent) -> tuple[Run, ToolResultContent]
     return _with(run, answer=(answer,)), _result(use, "The answer is taken.")
 
 
-def _words(run: Run, *, cut: bool) -> Run:
+def _words(run: Run, spent: dict[str, Any], *, cut: bool) -> Run:
     """The run after a reply in words."""
     output = run.definition.output
     if output is None:
-        return _end(run, Stop.TRUNCATED if cut else run.closing or Stop.DONE)
+        return _with(run, stop=Stop.TRUNCATED if cut else run.closing or Stop.DONE, **spent)
+    run = _with(run, **spent)
     try:
         answer = output.find(run.text)
     except OutputInvalid as error:
@@ -313,14 +320,14 @@ def _close_turn(
 ) -> Run:
     """The run with the ``results`` of ``uses`` as one user message; there is one for each."""
     ordered = [results[use.id] for use in uses]
-    failed = all(result.is_error for result in ordered)
-    only_bad_answers = failed and all(use.name == ANSWER_TOOL for use in uses)
+    worked = [result for result in ordered if not result.is_error]
+    only_bad_answers = not worked and all(use.name == ANSWER_TOOL for use in uses)
     run = _say(
         run,
         ordered,
         results={},
-        errors=run.errors + 1 if failed and not only_bad_answers else 0,
-        repairs=run.repairs if failed else 0,
+        errors=0 if worked or only_bad_answers else run.errors + 1,
+        repairs=0 if worked else run.repairs,
         **changes,
     )
     if run.answer is not None:
@@ -370,10 +377,14 @@ def _settle(run: Run) -> Run:
         run = close(run, Stop.STUCK)
     if run.closing:
         return run
-    run = _warned(run, "steps", run.steps, limits.steps)
-    run = _warned(run, "tool calls", run.tool_calls, limits.tool_calls)
-    run = _warned(run, "tokens", run.usage.total_tokens, limits.tokens)
-    run = _warned(run, "seconds", run.seconds, limits.seconds)
+    if limits.steps:
+        run = _warned(run, "steps", run.steps, limits.steps)
+    if limits.tool_calls:
+        run = _warned(run, "tool calls", run.tool_calls, limits.tool_calls)
+    if limits.tokens:
+        run = _warned(run, "tokens", run.usage.total_tokens, limits.tokens)
+    if limits.seconds:
+        run = _warned(run, "seconds", run.seconds, limits.seconds)
     if repeats is Repeats.ONCE:
         run = _notice(run, "The same calls gave the same results as before: try something else.")
     return run
@@ -388,9 +399,9 @@ def _bounded(run: Run, why: Stop, used: float, limit: float, next_ask: float) ->
     return run
 
 
-def _warned(run: Run, name: str, used: float, limit: float | None) -> Run:
+def _warned(run: Run, name: str, used: float, limit: float) -> Run:
     """The run with a word to the model where a limit is four fifths used, once for each."""
-    if not limit or used * 5 < limit * 4 or name in run.warned:
+    if used * 5 < limit * 4 or name in run.warned:
         return run
     return _notice(
         _with(run, warned=(*run.warned, name)),

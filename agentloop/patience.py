@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from abc import ABC, abstractmethod
 from contextvars import ContextVar, Token
 from time import monotonic
 from types import TracebackType
@@ -12,26 +14,29 @@ import anyio
 from agentloop.alarm import Alarm
 from agentloop.strays import on_asyncio
 
+AGAIN = 1.0
+"""Seconds after which what swallowed its cancellation, and waits on, is cancelled once more."""
+
 _HERE: ContextVar[Patience | None] = ContextVar("agentloop_patience", default=None)
 
 
-class Patience:
-    """A cancel scope whose time is granted anew for each thing that is waited for in it.
+def granting() -> Patience:
+    """A new one, for the task that calls this."""
+    return _AsyncioPatience() if on_asyncio() else _TrioPatience()
 
-    What takes longer is cancelled, and with it all that is in the scope.
-    """
 
-    __slots__ = ("_alarm", "_outer", "_scope", "deadline")
+class Patience(ABC):
+    """A stretch of code, entered with ``with``, whose time is granted anew for each thing that is
+    waited for in it. What takes longer is cancelled, and the stretch is left with it."""
+
+    __slots__ = ("_outer", "deadline")
 
     def __init__(self) -> None:
-        self._scope = anyio.CancelScope()
         self._outer: Token[Patience | None] | None = None
-        self._alarm = Alarm() if on_asyncio() else None
         self.deadline = math.inf
         """On the clock of ``time.monotonic()``."""
 
     def __enter__(self) -> Patience:
-        self._scope.__enter__()
         self._outer = _HERE.set(self)
         return self
 
@@ -41,32 +46,97 @@ class Patience:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        """Whether ``error`` is nothing but the end of the time that was granted."""
         assert self._outer is not None
         _HERE.reset(self._outer)
-        if self._alarm is not None:
-            self._alarm.unset()
+        return False
+
+    @abstractmethod
+    def grant(self, seconds: float) -> None:
+        """Wait so long from now on."""
+
+    @abstractmethod
+    def lift(self) -> None:
+        """Wait for as long as it takes."""
+
+
+class _AsyncioPatience(Patience):
+    """As ``asyncio.timeout`` does it: a cancel scope for each run costs more than it bounds."""
+
+    __slots__ = ("_alarm", "_cancelling", "_over", "_rings", "_task")
+
+    def __init__(self) -> None:
+        super().__init__()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._alarm = Alarm()
+        self._over = False
+        self._rings = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        super().__exit__(kind, error, traceback)
+        self.lift()
+        told_by_others = self._task.cancelling() > self._cancelling
+        return self._over and isinstance(error, asyncio.CancelledError) and not told_by_others
+
+    def grant(self, seconds: float) -> None:
+        self.deadline = monotonic() + seconds
+        self._over = False
+        self._alarm.set(seconds, self._ring)
+
+    def lift(self) -> None:
+        self.deadline = math.inf
+        self._alarm.unset()
+        while self._rings:
+            self._rings -= 1
+            self._task.uncancel()
+
+    def _ring(self) -> None:
+        self._over = True
+        self._rings += 1
+        self._task.cancel()
+        self._alarm.set(AGAIN, self._ring)
+
+
+class _TrioPatience(Patience):
+    __slots__ = ("_scope",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scope = anyio.CancelScope()
+
+    def __enter__(self) -> Patience:
+        self._scope.__enter__()
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        super().__exit__(kind, error, traceback)
         return bool(self._scope.__exit__(kind, error, traceback))
 
     def grant(self, seconds: float) -> None:
-        """Wait so long from now on."""
         self.deadline = monotonic() + seconds
-        if self._alarm is None:
-            self._scope.deadline = anyio.current_time() + seconds
-        else:
-            self._alarm.set(seconds, self._scope.cancel)
+        self._scope.deadline = anyio.current_time() + seconds
 
     def lift(self) -> None:
-        """Wait for as long as it takes."""
         self.deadline = math.inf
-        if self._alarm is None:
-            self._scope.deadline = math.inf
-        else:
-            self._alarm.unset()
+        self._scope.deadline = math.inf
 
 
 def time_left() -> float:
     """Seconds until what is awaited here is given up: by the run whose ask this is, or by a cancel
     scope around. ``math.inf`` where it may take for ever."""
-    patience = _HERE.get()
-    granted = math.inf if patience is None else patience.deadline - monotonic()
+    here = _HERE.get()
+    granted = math.inf if here is None else here.deadline - monotonic()
     return max(0.0, min(granted, anyio.current_effective_deadline() - anyio.current_time()))

@@ -24,6 +24,12 @@ class Repeats(Enum):
 def repeats_in(transcript: Transcript, polls: frozenset[str]) -> Repeats:
     """How much the latest turns repeat one another; calls of the tools ``polls`` never do."""
     latest = transcript.latest(9)
+    if len(latest) < 5:
+        return Repeats.NOT
+    # Almost always this first look at the arguments is the last.
+    given = [_last_input(message) for message in latest[-2:-7:-2]]
+    if None not in given and given[0] not in given[1:]:
+        return Repeats.NOT
     if _same(latest, polls, 0, 1):
         return Repeats.STUCK if _same(latest, polls, 1, 2) else Repeats.ONCE
     stuck = _same(latest, polls, 0, 2) and _same(latest, polls, 1, 3)
@@ -33,15 +39,11 @@ def repeats_in(transcript: Transcript, polls: frozenset[str]) -> Repeats:
 def _same(messages: list[SamplingMessage], polls: frozenset[str], one: int, other: int) -> bool:
     """Whether two turns made the same calls and got the same results, counted back from the last.
 
-    Compared are the messages themselves, so nothing needs to be remembered, and almost always the
-    first look at the arguments is the last.
+    Compared are the messages themselves, so nothing needs to be remembered.
     """
     if len(messages) < 2 * max(one, other) + 3:
         return False
     said, said_then = messages[-2 - 2 * one], messages[-2 - 2 * other]
-    given, given_then = _last_input(said), _last_input(said_then)
-    if given != given_then and given is not None and given_then is not None:
-        return False
     made, made_then = _calls(said), _calls(said_then)
     if not made or made != made_then or any(name in polls for name, _ in made):
         return False

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from types import coroutine
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
 from agentloop.alarm import Alarm
 
 Work = Callable[[], Awaitable[Any]]
+
+MAX_STRETCH = 0.005
+"""Seconds for which work that is done at once, one after the other, may hold the event loop."""
 
 _LEFT_BEHIND: set[Stray] = set()
 
@@ -36,6 +41,15 @@ def stray(work: Work, *, after: float = 0.0) -> Stray:
     It begins ``after`` so many seconds; one that is told to stop before that costs next to nothing.
     """
     return _AsyncioStray(work, after) if on_asyncio() else _TrioStray(work, after)
+
+
+def at_once(work: Work) -> Stray:
+    """Do ``work``, which never waits for anything, here and now: it has ended when this returns.
+
+    It needs no task: nothing could stop it. On trio it gets one all the same, since only there
+    Ctrl-C is kept from it.
+    """
+    return _Done(work) if on_asyncio() else _TrioStray(work, 0.0)
 
 
 def on_asyncio() -> bool:
@@ -149,6 +163,43 @@ def _one_turn() -> Generator[None]:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+class _Done(Stray):
+    """Work that was done at once."""
+
+    __slots__ = ()
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        try:
+            copy_context().run(cast("Coroutine[Any, Any, Any]", work()).send, None)
+        except StopIteration as end:
+            self.value = end.value
+        except asyncio.CancelledError:
+            self.cancelled = True
+        except BaseException as error:  # noqa: BLE001  the caller's to judge
+            self.error = error
+        self.ended = True
+
+    async def wait(self, seconds: float) -> bool:
+        # Where nothing waits for anything, nobody else would ever get their turn.
+        if monotonic() >= _STRETCH.ends:
+            await _one_turn()
+            _STRETCH.ends = monotonic() + MAX_STRETCH
+        return True
+
+    def cancel(self) -> None:
+        pass
+
+
+class _Stretch(threading.local):
+    """For how long the event loop of this thread may still be held by work done at once."""
+
+    ends = 0.0
+
+
+_STRETCH = _Stretch()
 
 
 class _TrioStray(Stray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import math
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from types import FunctionType, MethodType
 from typing import Any, Literal, NamedTuple, overload
 
 import mcp_types
@@ -118,6 +120,11 @@ class Tool:
         """Whether nothing stands before a call: nobody to ask, and no claim to make."""
         return not self.approve and not self.guarded
 
+    @cached_property
+    def waits(self) -> bool:
+        """Whether a call may have to wait for something, if only for a thread."""
+        return not self.is_async or _awaits(self.fn)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it were no tool."""
         return self.fn(*args, **kwargs)
@@ -202,6 +209,15 @@ def is_async(fn: Callable[..., Any]) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
+def _awaits(fn: Callable[..., Any]) -> bool:
+    """Whether ``fn`` awaits anything, as far as its code tells; without code, it may."""
+    while isinstance(fn, functools.partial | MethodType):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
+    if not isinstance(fn, FunctionType) or not fn.__code__.co_flags & inspect.CO_COROUTINE:
+        return True
+    return any(step.opname == "YIELD_VALUE" for step in dis.get_instructions(fn.__code__))
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from agentloop.errors import AgentLoopError, DefinitionError, ToolError, where
 from agentloop.log import log
 from agentloop.output import explain
-from agentloop.patience import Patience
+from agentloop.patience import granting
 from agentloop.place import HERE, Place
 from agentloop.secret import hidden
 from agentloop.strays import stray
@@ -145,7 +145,7 @@ async def _ask(
     place = here.below()
     answer = None
     try:
-        with Patience() as place.patience:
+        with granting() as place.patience:
             place.patience.grant(seconds)
             answer = await here.host.ask_user(place, params)
     except (ToolError, AgentLoopError):

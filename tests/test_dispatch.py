@@ -194,6 +194,26 @@ async def lag_during(work: Callable[[], Awaitable[Any]]) -> float:
     return best
 
 
+async def test_a_run_in_which_nothing_waits_lets_others_run_and_can_be_cancelled() -> None:
+    calls = 0
+
+    @tool
+    async def count(n: int) -> int:
+        """Count."""
+        nonlocal calls
+        calls = n
+        time.sleep(0.001)  # noqa: ASYNC251  as code that works for a millisecond would
+        return n
+
+    agent = Agent("counter", tools=[count], limits=Limits(steps=None, tool_calls=None))
+    script = [use("count", n=n) for n in range(2000)]
+    began = time.monotonic()
+    with anyio.move_on_after(0.1):
+        await agent.run("go", provider=ScriptedProvider(script))
+    assert time.monotonic() - began < 1
+    assert 0 < calls < 1000
+
+
 async def test_functions_that_block_run_in_threads_together_and_do_not_hold_the_loop() -> None:
     threads: set[int] = set()
 

@@ -51,7 +51,7 @@ async def stages(steps: int) -> Sequence[Run]:
     host = Keeping(model)
     place = Place("", None, host).below(nesting=1)
     run = start(agent.definition, "Go.", id="r")
-    await Driver(model, agent.tools, place, place.host.journal, run).drive(run)
+    await Driver(model, agent.tools, place, place.host.journal, run).drive()
     return host.kept
 
 

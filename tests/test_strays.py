@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from agentloop.strays import left_behind, stray
+from agentloop.strays import MAX_STRETCH, at_once, left_behind, stray
 
 
 async def test_work_ends_with_a_value_or_an_error() -> None:
@@ -139,6 +139,50 @@ async def test_work_sees_the_callers_context_and_keeps_its_own() -> None:
     var.reset(token)
     await work.wait(1)
     assert (work.value, var.get()) == (1, 0)
+
+
+async def test_work_that_never_waits_is_done_at_once_on_asyncio(anyio_backend_name: str) -> None:
+    var: contextvars.ContextVar[int] = contextvars.ContextVar("var", default=0)
+
+    async def well() -> int:
+        var.set(9)
+        return 3
+
+    async def badly() -> None:
+        raise SystemExit(3)
+
+    good, bad = at_once(well), at_once(badly)
+    if anyio_backend_name == "asyncio":
+        assert good.ended
+        assert bad.ended
+    assert await good.wait(1)
+    assert await bad.wait(1)
+    assert await good.stop(1)
+    assert (good.cancelled, good.value, good.error, var.get()) == (False, 3, None, 0)
+    assert (bad.cancelled, bad.value) == (False, None)
+    assert isinstance(bad.error, SystemExit)
+
+
+async def test_work_that_never_waits_lets_others_have_their_turn() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def hold() -> None:
+        until = time.monotonic() + MAX_STRETCH
+        while time.monotonic() < until:
+            pass
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        for _ in range(10):
+            await at_once(hold).wait(1)
+        group.cancel_scope.cancel()
+    assert turns >= 9
 
 
 async def test_errors_of_work_that_nobody_waits_for_are_nobodys() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import mcp_types
 import pytest
 
@@ -155,6 +158,46 @@ class Async:
 )
 def test_which_functions_are_async(fn: Any, wanted: bool) -> None:
     assert is_async(fn) is wanted
+
+
+async def wait_for_it() -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+async def wait_for_each(items: Any) -> list[int]:
+    return [item async for item in items]
+
+
+async def define_only() -> Any:
+    async def inner() -> None:
+        await anyio.lowlevel.checkpoint()
+
+    return inner
+
+
+@functools.wraps(fetch)
+def wrapped(url: str) -> Any:
+    return wait_for_it()
+
+
+@pytest.mark.parametrize(
+    ("fn", "waits"),
+    [
+        (fetch, False),
+        (functools.partial(fetch, "x"), False),
+        (Async().method, False),
+        (define_only, False),
+        (wait_for_it, True),
+        (functools.partial(wait_for_it), True),
+        (wait_for_each, True),
+        (Async(), True),  # what has no code of its own may wait
+        (wrapped, True),
+        (add, True),  # for its thread
+    ],
+)
+def test_which_calls_may_have_to_wait(fn: Any, waits: bool) -> None:
+    made = replace(tool(name="it")(fetch), fn=fn, is_async=is_async(fn))
+    assert made.waits is waits
 
 
 # --- toolboxes ---------------------------------------------------------------------------------
