@@ -20,7 +20,7 @@ class Alarm:
         self._clock = _clock_here()
         self.deadline = math.inf
         """On the clock of ``time.monotonic()``."""
-        self.ring: Callable[[], object]
+        self.ring: Callable[[], object] = _nothing
 
     def set(self, seconds: float, ring: Callable[[], object]) -> None:
         """Call ``ring`` in ``seconds``, and no more what was to be called before."""
@@ -30,6 +30,10 @@ class Alarm:
     def unset(self) -> None:
         """Call nothing."""
         self._clock.watched.discard(self)
+        self.ring = _nothing  # or whoever owns the alarm would live as long as the garbage
+
+
+def _nothing() -> None: ...
 
 
 class _Clock:

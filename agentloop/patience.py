@@ -49,6 +49,7 @@ class Patience(ABC):
         """Whether ``error`` is nothing but the end of the time that was granted."""
         assert self._outer is not None
         _HERE.reset(self._outer)
+        self._outer = None  # with its context, which holds what it was set to
         return False
 
     @abstractmethod

@@ -152,8 +152,9 @@ class Host:
         """
         raise StateError("no runs are kept here: a handle is for a served call with a store")
 
-    def stalled(self) -> None:
-        """Called when every branch of the function ends in a parked run."""
+    def stalled(self, root: Place) -> None:
+        """Called when every branch of the function, whose place is ``root``, ends in a parked
+        run."""
 
 
 class Place:
@@ -262,7 +263,7 @@ class Place:
             return
         if self.parent is None:
             if now:
-                self.host.stalled()
+                self.host.stalled(self)
         elif self.parent.host.suspends:
             self.parent._change(live=0, blocked=1 if now else -1)
 

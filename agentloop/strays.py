@@ -112,7 +112,7 @@ class _AsyncioStray(Stray):
         self._loop = asyncio.get_running_loop()
         self._begun = False
         self._waiter: asyncio.Future[None] | None = None
-        self._handle: asyncio.Task[None] | asyncio.TimerHandle
+        self._handle: asyncio.Task[None] | asyncio.TimerHandle | None
         if after:
             self._handle = self._loop.call_later(after, self._start, work)
         else:
@@ -128,7 +128,7 @@ class _AsyncioStray(Stray):
         except asyncio.CancelledError:
             self.cancelled = True
         except BaseException as error:  # noqa: BLE001  the caller's to judge
-            self.error = error
+            self.error = _of_work(error)
         self._end()
         if self._waiter is not None:
             _wake(self._waiter)
@@ -149,10 +149,22 @@ class _AsyncioStray(Stray):
         return self.ended
 
     def cancel(self) -> None:
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
         if not self._begun:  # and never will
             self.cancelled = True
             self._end()
+
+    def _end(self) -> None:
+        super()._end()
+        self._handle = None  # with its context, in which may be who owns the stray
+
+
+def _of_work(error: BaseException) -> BaseException:
+    """``error`` without the frame that caught it: that holds who holds the error, and so all that
+    the work had would live as long as the garbage."""
+    caught_in = error.__traceback__
+    return error.with_traceback(caught_in.tb_next if caught_in else None)
 
 
 @coroutine
@@ -179,7 +191,7 @@ class _Done(Stray):
         except asyncio.CancelledError:
             self.cancelled = True
         except BaseException as error:  # noqa: BLE001  the caller's to judge
-            self.error = error
+            self.error = _of_work(error)
         self.ended = True
 
     async def wait(self, seconds: float) -> bool:
@@ -223,7 +235,7 @@ class _TrioStray(Stray):
                 await self._trio.lowlevel.checkpoint_if_cancelled()
                 self.value = await work()
         except BaseException as error:  # noqa: BLE001  the caller's to judge
-            self.error = error
+            self.error = _of_work(error)
         self.cancelled = self._scope.cancelled_caught
         self._end()
         self._over.set()

@@ -104,7 +104,7 @@ class RoundsHost(ServedHost):
 
         Raises :class:`StateError` for one not of ours.
         """
-        super().__init__(request, RoundsProvider(self), serving, sink)
+        super().__init__(request, RoundsProvider(), serving, sink)
         recent = serving.recent.take(state) if state and not entries else None
         call = recent or Call(_read(state, self.most_state, entries), {}, Writer())
         # Without a state nothing was asked yet, so nothing can be an answer to it.
@@ -113,7 +113,6 @@ class RoundsHost(ServedHost):
         """Rounds that are over."""
         self.writer = call.writer
         self.asks: dict[str, InputRequest] = {}
-        self.root = Place("", None, self)
         self._saved: dict[str, Any] = call.saved.get("runs", {})
         self._known = call.runs
         """Those of the saved runs that need not be read."""
@@ -260,13 +259,13 @@ class RoundsHost(ServedHost):
             self._detached = True
             await self.wait(place)
 
-    def stalled(self) -> None:
+    def stalled(self, root: Place) -> None:
         self._stalls += 1
-        after_turns(_SETTLE, partial(self._leave, self._stalls))
+        after_turns(_SETTLE, partial(self._leave, root, self._stalls))
 
-    def _leave(self, stall: int) -> None:
+    def _leave(self, root: Place, stall: int) -> None:
         """Leave the function, unless it could go on after all since it stalled."""
-        if self.root.blocked and stall == self._stalls:
+        if root.blocked and stall == self._stalls:
             self._visit.leave()
 
     async def run(self, function: Callable[[], Awaitable[Any]]) -> Any:
@@ -274,7 +273,7 @@ class RoundsHost(ServedHost):
 
         Raises what ``function`` raises.
         """
-        token = HERE.set(self.root)
+        token = HERE.set(Place("", None, self))
         try:
             outcome = await self._visit.run(function)
         finally:
@@ -319,25 +318,32 @@ class RoundsProvider:
 
     name = "client (rounds)"
 
-    def __init__(self, host: RoundsHost) -> None:
-        self._host = host
-
     async def sample(self, request: CreateMessageRequestParams) -> Reply:
         """The answer that the client brought; without one, wait until the function is left."""
         place = HERE.get()
         assert place is not None
-        key = self._host.ask_key(place)
-        answer = self._host.answers.get(key)
+        host = _host_of(place)
+        key = host.ask_key(place)
+        answer = host.answers.get(key)
         if answer is None:
-            if why_not := self._host.may_not_wait(place):
+            if why_not := host.may_not_wait(place):
                 raise BadRequestError(why_not)
-            await self._host.wait(place, key, self._host.writer.request(request))
+            await host.wait(place, key, host.writer.request(request))
         elif (refused := refusal(answer)) is not None:
             raise refused
         if not isinstance(answer, CreateMessageResult | CreateMessageResultWithTools):
             kind = type(cast("object", answer)).__name__
             raise MalformedReplyError(f"the client answered an ask with a {kind}")
         return answer
+
+
+def _host_of(place: Place) -> RoundsHost:
+    above: Place | None = place
+    while above is not None:
+        if isinstance(above.host, RoundsHost):
+            return above.host
+        above = above.parent
+    raise BadRequestError("there is no call here whose client could answer")
 
 
 def _read(state: str | None, most: int, entries: Sequence[str]) -> dict[str, Any]:
