@@ -188,10 +188,11 @@ async def _with_progress(
     request: Request, function: Callable[[], Awaitable[Any]], serving: Serving
 ) -> Any:
     progress = Progress(request.session, serving.on_event)
+    sink = progress if request.wants_progress else serving.on_event
 
     async def enter() -> Any:
         try:
-            outcome = await _enter(request, function, serving, progress)
+            outcome = await _enter(request, function, serving, sink)
             await progress.flush()
             return outcome
         except ExceptionGroup as errors:
@@ -216,7 +217,7 @@ async def _with_progress(
 
 
 async def _enter(
-    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink
+    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink | None
 ) -> Any:
     if (running := request.running) is not None:
         store = serving.store or running.store
@@ -238,7 +239,7 @@ async def _enter(
 
 
 async def _over_rounds(
-    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink
+    request: Request, function: Callable[[], Awaitable[Any]], serving: Serving, sink: Sink | None
 ) -> Any:
     handover = HANDOVER.get()
     if serving.store is not None:

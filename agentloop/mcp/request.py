@@ -59,6 +59,13 @@ class Request:
         return self.params.get("arguments")
 
     @property
+    def wants_progress(self) -> bool:
+        """Whether the client may want to hear of progress: it sends a token for that. In one
+        process with the server, over rounds, it sends none and may still want to."""
+        told = "progressToken" in (self.params.get("_meta") or {})
+        return told or (self.in_rounds and self.wire.request is None)
+
+    @property
     def principal(self) -> str | None:
         """Who calls, where the transport authenticated somebody."""
         return authenticated_principal(self.context)
