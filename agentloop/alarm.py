@@ -14,26 +14,39 @@ from time import monotonic
 class Alarm:
     """Rings once a deadline has passed, which may be set anew as often as one likes."""
 
-    __slots__ = ("_clock", "deadline", "ring")
+    __slots__ = ("_clock", "deadline")
 
     def __init__(self) -> None:
         self._clock = _clock_here()
         self.deadline = math.inf
         """On the clock of ``time.monotonic()``."""
-        self.ring: Callable[[], object] = _nothing
 
-    def set(self, seconds: float, ring: Callable[[], object]) -> None:
-        """Call ``ring`` in ``seconds``, and no more what was to be called before."""
-        self.deadline, self.ring = monotonic() + seconds, ring
+    def set(self, seconds: float) -> None:
+        """Ring in ``seconds``, and no more when it was to ring before."""
+        self.deadline = monotonic() + seconds
         self._clock.watch(self)
 
     def unset(self) -> None:
-        """Call nothing."""
+        """Do not ring."""
+        self.deadline = math.inf
         self._clock.watched.discard(self)
-        self.ring = _nothing  # or whoever owns the alarm would live as long as the garbage
+
+    def ring(self) -> None:
+        """What happens then; must not raise."""
+        raise NotImplementedError
 
 
-def _nothing() -> None: ...
+class Timer(Alarm):
+    """An alarm that makes a call."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__()
+        self._call = call
+
+    def ring(self) -> None:
+        self._call()
 
 
 class _Clock:

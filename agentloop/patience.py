@@ -29,12 +29,11 @@ class Patience(ABC):
     """A stretch of code, entered with ``with``, whose time is granted anew for each thing that is
     waited for in it. What takes longer is cancelled, and the stretch is left with it."""
 
-    __slots__ = ("_outer", "deadline")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._outer: Token[Patience | None] | None = None
-        self.deadline = math.inf
-        """On the clock of ``time.monotonic()``."""
+    deadline: float
+    """On the clock of ``time.monotonic()``."""
+    _outer: Token[Patience | None] | None
 
     def __enter__(self) -> Patience:
         self._outer = _HERE.set(self)
@@ -61,10 +60,10 @@ class Patience(ABC):
         """Wait for as long as it takes."""
 
 
-class _AsyncioPatience(Patience):
+class _AsyncioPatience(Alarm, Patience):
     """As ``asyncio.timeout`` does it: a cancel scope for each run costs more than it bounds."""
 
-    __slots__ = ("_alarm", "_cancelling", "_over", "_rings", "_task")
+    __slots__ = ("_cancelling", "_outer", "_over", "_rings", "_task")
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +71,6 @@ class _AsyncioPatience(Patience):
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._alarm = Alarm()
         self._over = False
         self._rings = 0
 
@@ -88,29 +86,27 @@ class _AsyncioPatience(Patience):
         return self._over and isinstance(error, asyncio.CancelledError) and not told_by_others
 
     def grant(self, seconds: float) -> None:
-        self.deadline = monotonic() + seconds
         self._over = False
-        self._alarm.set(seconds, self._ring)
+        self.set(seconds)
 
     def lift(self) -> None:
-        self.deadline = math.inf
-        self._alarm.unset()
+        self.unset()
         while self._rings:
             self._rings -= 1
             self._task.uncancel()
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
         self._over = True
         self._rings += 1
         self._task.cancel()
-        self._alarm.set(AGAIN, self._ring)
+        self.set(AGAIN)
 
 
 class _TrioPatience(Patience):
-    __slots__ = ("_scope",)
+    __slots__ = ("_outer", "_scope", "deadline")
 
     def __init__(self) -> None:
-        super().__init__()
+        self.deadline = math.inf
         self._scope = anyio.CancelScope()
 
     def __enter__(self) -> Patience:

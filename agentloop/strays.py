@@ -12,7 +12,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from time import monotonic
 from types import coroutine
@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import anyio
 
-from agentloop.alarm import Alarm
+from agentloop.alarm import Timer
 
 Work = Callable[[], Awaitable[Any]]
 
@@ -105,21 +105,24 @@ class Stray(ABC):
 
 
 class _AsyncioStray(Stray):
-    __slots__ = ("_begun", "_handle", "_loop", "_waiter")
+    __slots__ = ("_begun", "_loop", "_task", "_timer", "_waiter")
 
     def __init__(self, work: Work, after: float) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._begun = False
         self._waiter: asyncio.Future[None] | None = None
-        self._handle: asyncio.Task[None] | asyncio.TimerHandle | None
+        self._timer: Timer | None = None
+        self._task: asyncio.Task[None] | None = None
         if after:
-            self._handle = self._loop.call_later(after, self._start, work)
+            self._timer = Timer(partial(self._start, work, copy_context()))
+            self._timer.set(after)
         else:
-            self._handle = self._loop.create_task(self._go(work))
+            self._task = self._loop.create_task(self._go(work))
 
-    def _start(self, work: Work) -> None:
-        self._handle = self._loop.create_task(self._go(work))
+    def _start(self, work: Work, context: Context) -> None:
+        self._timer = None
+        self._task = self._loop.create_task(self._go(work), context=context)
 
     async def _go(self, work: Work) -> None:
         self._begun = True
@@ -139,25 +142,28 @@ class _AsyncioStray(Stray):
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
-        alarm = Alarm()
+        timer = Timer(partial(_wake, waiter))
         if seconds != math.inf:
-            alarm.set(seconds, partial(_wake, waiter))
+            timer.set(seconds)
         try:
             await waiter
         finally:
-            alarm.unset()
+            timer.unset()
         return self.ended
 
     def cancel(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+        if self._timer is not None:
+            self._timer.unset()
+        if self._task is not None:
+            self._task.cancel()
         if not self._begun:  # and never will
             self.cancelled = True
             self._end()
 
     def _end(self) -> None:
         super()._end()
-        self._handle = None  # with its context, in which may be who owns the stray
+        # With the context, in which may be who owns the stray.
+        self._timer = self._task = None
 
 
 def _of_work(error: BaseException) -> BaseException:
