@@ -643,7 +643,7 @@ def wired(agent: Agent[Any], carrier: str) -> tuple[Server[Any], JSON]:
 
 TRAVELS = {
     "direct": set[str](),
-    "push": {"mcp/written.py"},
+    "push": set[str](),
     "rounds": {"mcp/written.py"},
     "stored": {"mcp/written.py"},
 }

@@ -111,6 +111,25 @@ def test_each_message_is_written_once() -> None:
     assert again is not first
 
 
+def test_a_history_is_written_as_it_is_however_it_differs_from_the_last_one() -> None:
+    writer = Writer()
+    one, two, three, four = MESSAGES
+    equal = two.model_copy()
+    for history in (
+        [one],
+        [one, two, three],
+        [one, two, three, four],
+        [one, four],
+        [],
+        [one, equal, three],
+        [three, one, two],
+    ):
+        assert writer.history(history) == [written(message) for message in history]
+    first = writer.history([one, two])
+    assert writer.history([one, equal])[1] is not first[1]
+    assert first == [written(one), written(two)]
+
+
 def test_messages_come_back_as_they_were() -> None:
     """What is read is of the SDK's own types, and equal to what was written."""
     read = Transcript.from_json(Transcript(MESSAGES).to_json())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from mcp_types import (
@@ -27,6 +28,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[SamplingMessage, dict[str, Any]]] = {}
+        self._latest: tuple[list[SamplingMessage], list[dict[str, Any]]] = ([], [])
 
     def message(self, message: SamplingMessage) -> dict[str, Any]:
         """``message`` in the protocol's own JSON, which nobody may change."""
@@ -35,6 +37,17 @@ class Writer:
             # The message is kept along, so that no other one gets its id.
             known = self._known[id(message)] = (message, written(message))
         return known[1]
+
+    def history(self, messages: list[SamplingMessage]) -> list[dict[str, Any]]:
+        """``messages`` in the protocol's own JSON; mostly they are those of the last time and a few
+        more."""
+        before, written = self._latest
+        known = len(before) if len(before) <= len(messages) else 0
+        if not all(map(is_, before[:known], messages)):
+            known = 0
+        written = [*written[:known], *map(self.message, messages[known:])]
+        self._latest = (messages, written)
+        return written
 
     def remember(self, messages: Iterable[tuple[SamplingMessage, dict[str, Any]]]) -> None:
         """Take each of ``messages`` as written already."""
@@ -62,8 +75,7 @@ class _Request(CreateMessageRequest):
         if options != WIRE:
             return super().model_dump(**options)
         params = self.params.model_dump(**WIRE, exclude={"messages", "tools"})
-        write = self.writer.message
-        params["messages"] = [write(message) for message in self.params.messages]
+        params["messages"] = self.writer.history(self.params.messages)
         if self.params.tools is not None:
             params["tools"] = [
                 _TOOLS.get(tool, partial(tool.model_dump, **WIRE)) for tool in self.params.tools
