@@ -104,7 +104,7 @@ class Run:
 
     def of(self, definition: Definition) -> Run:
         """The same run of an equal ``definition``, whose limits may be others."""
-        return replace(self, definition=definition)
+        return self if definition is self.definition else replace(self, definition=definition)
 
     def to_json(
         self, write: Callable[[SamplingMessage], dict[str, Any]] = written, *, since: int = 0

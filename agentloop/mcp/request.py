@@ -174,13 +174,14 @@ def _behind_boundary() -> bool:
 
 def _of_context(context: Any) -> Request:
     """From MCPServer's context or FastMCP's: they have the same names for what is needed."""
-    session, id = context.session, context.request_id  # FastMCP raises where it has none
-    wire = context.request_context
+    held = context.request_context  # looked up once: the SDK's takes its time
+    if held is None:  # FastMCP's, outside of requests
+        raise RuntimeError("this does not run in a request of a client's")
     return Request(
         context,
-        getattr(wire, "_srctx", wire),
-        session,
-        id,
+        getattr(held, "_srctx", held),
+        held.session,
+        str(held.request_id),
         context.input_responses or {},
         context.request_state,
     )
