@@ -7,14 +7,14 @@ import math
 from abc import ABC, abstractmethod
 from contextvars import ContextVar, Token
 from time import monotonic
-from types import TracebackType
+from typing import Any
 
 import anyio
 
 from agentloop.alarm import Alarm
 from agentloop.strays import on_asyncio
 
-AGAIN = 1.0
+AGAIN = 5.0
 """Seconds after which what swallowed its cancellation, and waits on, is cancelled once more."""
 
 _HERE: ContextVar[Patience | None] = ContextVar("agentloop_patience", default=None)
@@ -39,13 +39,8 @@ class Patience(ABC):
         self._outer = _HERE.set(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        """Whether ``error`` is nothing but the end of the time that was granted."""
+    def __exit__(self, *raised: Any) -> bool:
+        """Whether what was ``raised`` is nothing but the end of the time that was granted."""
         assert self._outer is not None
         _HERE.reset(self._outer)
         self._outer = None  # with its context, which holds what it was set to
@@ -74,16 +69,11 @@ class _AsyncioPatience(Alarm, Patience):
         self._over = False
         self._rings = 0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        super().__exit__(kind, error, traceback)
+    def __exit__(self, *raised: Any) -> bool:
+        super().__exit__(*raised)
         self.lift()
         told_by_others = self._task.cancelling() > self._cancelling
-        return self._over and isinstance(error, asyncio.CancelledError) and not told_by_others
+        return self._over and not told_by_others and isinstance(raised[1], asyncio.CancelledError)
 
     def grant(self, seconds: float) -> None:
         self._over = False
@@ -113,14 +103,9 @@ class _TrioPatience(Patience):
         self._scope.__enter__()
         return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        super().__exit__(kind, error, traceback)
-        return bool(self._scope.__exit__(kind, error, traceback))
+    def __exit__(self, *raised: Any) -> bool:
+        super().__exit__(*raised)
+        return bool(self._scope.__exit__(*raised))
 
     def grant(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds
