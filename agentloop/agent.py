@@ -226,7 +226,7 @@ def _enter(provider: Provider | None, sink: Sink | None, user: User | None) -> P
     """The place of a run that begins here."""
     here = HERE.get()
     if here is None:
-        return Place("", None, Host(provider, sink, user)).below(nesting=1)
+        return Place("0", None, Host(provider, sink, user), nesting=1)
     if provider is None and sink is None and user is None:
         return here.below(nesting=1)
     return here.below(host=_Overriding(here.host, provider, sink, user), nesting=1)
