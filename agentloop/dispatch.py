@@ -216,6 +216,7 @@ def _result(
         result = error_result(id, _explain(tool, errand.error))
     else:
         result = _written(id, tool, errand.value)
+    errand.error = None  # in its traceback is all that the tool had, and the errand itself
     if here.spent is None:
         return result
     return result.model_copy(update={"meta": with_usage(result.meta, here.spent)})

@@ -131,7 +131,7 @@ class _AsyncioStray(Stray):
         except asyncio.CancelledError:
             self.cancelled = True
         except BaseException as error:  # noqa: BLE001  the caller's to judge
-            self.error = _of_work(error)
+            self.error = error
         self._end()
         if self._waiter is not None:
             _wake(self._waiter)
@@ -166,13 +166,6 @@ class _AsyncioStray(Stray):
         self._timer = self._task = None
 
 
-def _of_work(error: BaseException) -> BaseException:
-    """``error`` without the frame that caught it: that holds who holds the error, and so all that
-    the work had would live as long as the garbage."""
-    caught_in = error.__traceback__
-    return error.with_traceback(caught_in.tb_next if caught_in else None)
-
-
 @coroutine
 def _one_turn() -> Generator[None]:
     yield
@@ -197,7 +190,7 @@ class _Done(Stray):
         except asyncio.CancelledError:
             self.cancelled = True
         except BaseException as error:  # noqa: BLE001  the caller's to judge
-            self.error = _of_work(error)
+            self.error = error
         self.ended = True
 
     async def wait(self, seconds: float) -> bool:
@@ -241,7 +234,7 @@ class _TrioStray(Stray):
                 await self._trio.lowlevel.checkpoint_if_cancelled()
                 self.value = await work()
         except BaseException as error:  # noqa: BLE001  the caller's to judge
-            self.error = _of_work(error)
+            self.error = error
         self.cancelled = self._scope.cancelled_caught
         self._end()
         self._over.set()
