@@ -137,8 +137,6 @@ class _AsyncioStray(Stray):
             _wake(self._waiter)
 
     async def wait(self, seconds: float) -> bool:
-        if not self.ended:
-            await _one_turn()  # most work ends in this one turn of the loop: no timer then
         if self.ended:
             return True
         waiter = self._waiter = self._loop.create_future()
