@@ -187,8 +187,10 @@ def _too_late(ready: _Prepared) -> ToolResultContent:
 def _start(ready: _Prepared, here: Place) -> Stray:
     token = HERE.set(here)
     try:
-        work = work_of(ready.tool.fn, ready.arguments, is_async=ready.tool.is_async)
-        return stray(work) if ready.tool.waits else at_once(work)
+        tool, arguments = ready.tool, ready.arguments
+        if tool.waits:
+            return stray(work_of(tool.fn, arguments, is_async=tool.is_async))
+        return at_once(tool.fn, arguments)
     finally:
         HERE.reset(token)
 

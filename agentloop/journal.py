@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from agentloop.events import NAMES, AskEnded, Event, Sink, tell
-from agentloop.meta import USAGE_KEY, Reply
+from agentloop.meta import USAGE_KEY
 from agentloop.run import Run
 from agentloop.usage import Usage
 
@@ -61,7 +61,9 @@ class Journal:
         **_: Facts.kwargs,
     ) -> None:
         """Take the event ``kind(run, key, *facts)``, which is made only where somebody listens."""
-        self._taken += _taken(kind, run, key, facts)
+        kept = _kept(facts) if kind is AskEnded else facts
+        length = run.messages.length
+        self._taken += (monotonic(), kind, key, run.steps, length, run.usage, *kept)
         self._runs[key] = run
         if self._sink is not None:
             tell(self._sink, kind(run, key, *facts))  # pyright: ignore[reportCallIssue]
@@ -79,17 +81,15 @@ class Journal:
 
 def moment(event: Event) -> Moment:
     """The moment of ``event``, which is now."""
-    return next(_moments(_taken(type(event), event.run, event.key, event[2:])))
+    journal = Journal()
+    journal(event)
+    ((now, _),) = journal.about(event.key)
+    return now
 
 
-def _taken(kind: Any, run: Run, key: str, facts: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What a moment that is now is made of."""
-    if kind is AskEnded:
-        facts = _without_reply(*facts)
-    return (monotonic(), kind, key, run.steps, run.messages.length, run.usage, *facts)
-
-
-def _without_reply(reply: Reply, seconds: float, provider: str) -> tuple[Any, ...]:
+def _kept(facts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What is kept of the ``facts`` of an :class:`AskEnded`."""
+    reply, seconds, provider = facts
     counted = bool(reply.meta) and USAGE_KEY in reply.meta
     return (reply.model, reply.stop_reason, counted, seconds, provider)
 

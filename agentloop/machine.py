@@ -438,8 +438,11 @@ def _for(use: ToolUseContent, result: ToolResultContent) -> ToolResultContent:
 def _with(run: Run, **changes: Any) -> Run:
     """``dataclasses.replace`` at a tenth of its cost; every step makes a handful of runs."""
     new = object.__new__(Run)
-    object.__setattr__(new, "__dict__", run.__dict__ | changes)
+    _put_values(new, run.__dict__ | changes)
     return new
+
+
+_put_values: Any = vars(Run)["__dict__"].__set__
 
 
 _BLANK = Run(id="", definition=Definition(name=""), messages=Transcript())

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from agentloop.alarm import Alarm
-from agentloop.strays import on_asyncio
+from agentloop.strays import asyncio_task
 
 AGAIN = 5.0
 """Seconds after which what swallowed its cancellation, and waits on, is cancelled once more."""
@@ -22,7 +22,8 @@ _HERE: ContextVar[Patience | None] = ContextVar("agentloop_patience", default=No
 
 def granting() -> Patience:
     """A new one, for the task that calls this."""
-    return _AsyncioPatience() if on_asyncio() else _TrioPatience()
+    task = asyncio_task()
+    return _TrioPatience() if task is None else _AsyncioPatience(task)
 
 
 class Patience(ABC):
@@ -60,10 +61,8 @@ class _AsyncioPatience(Alarm, Patience):
 
     __slots__ = ("_cancelling", "_outer", "_over", "_rings", "_task")
 
-    def __init__(self) -> None:
+    def __init__(self, task: asyncio.Task[Any]) -> None:
         super().__init__()
-        task = asyncio.current_task()
-        assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
         self._over = False

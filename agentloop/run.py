@@ -96,8 +96,7 @@ class Run:
     @property
     def text(self) -> str:
         """The text of the last message that the model gave in this run."""
-        for index in range(len(self.messages) - 1, self.history, -1):
-            message = self.messages[index]
+        for message in reversed(self.messages[self.history + 1 :]):
             if message.role == "assistant":
                 return "\n".join(b.text for b in message.content_as_list if b.type == "text")
         return ""

@@ -16,7 +16,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from time import monotonic
 from types import coroutine
-from typing import Any, cast
+from typing import Any
 
 import anyio
 
@@ -43,26 +43,33 @@ def stray(work: Work, *, after: float = 0.0) -> Stray:
     return _AsyncioStray(work, after) if on_asyncio() else _TrioStray(work, after)
 
 
-def at_once(work: Work) -> Stray:
+def at_once(work: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str, Any]) -> Stray:
     """Do ``work``, which never waits for anything, here and now: it has ended when this returns.
 
     It needs no task: nothing could stop it. On trio it gets one all the same, since only there
     Ctrl-C is kept from it.
     """
-    return _Done(work) if on_asyncio() else _TrioStray(work, 0.0)
+    if on_asyncio():
+        return _Done(work, arguments)
+    return _TrioStray(partial(work, **arguments), 0.0)
+
+
+def asyncio_task() -> asyncio.Task[Any] | None:
+    """The task of asyncio's in which this is called; None where the event loop is trio's."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio's runs here
+        return None
 
 
 def on_asyncio() -> bool:
     """Whether the event loop here is asyncio's, not trio's; called in a task."""
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:  # no event loop of asyncio's runs here
-        return False
+    return asyncio_task() is not None
 
 
 def told_to_stop() -> bool:
     """Whether somebody cancels this task; on asyncio any code can raise a ``CancelledError``."""
-    task = asyncio.current_task() if on_asyncio() else None
+    task = asyncio_task()
     return task is None or task.cancelling() > 0
 
 
@@ -179,10 +186,12 @@ class _Done(Stray):
 
     __slots__ = ()
 
-    def __init__(self, work: Work) -> None:
+    def __init__(
+        self, work: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str, Any]
+    ) -> None:
         super().__init__()
         try:
-            copy_context().run(cast("Coroutine[Any, Any, Any]", work()).send, None)
+            copy_context().run(work(**arguments).send, None)
         except StopIteration as end:
             self.value = end.value
         except asyncio.CancelledError:

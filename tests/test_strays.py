@@ -151,7 +151,7 @@ async def test_work_that_never_waits_is_done_at_once_on_asyncio(anyio_backend_na
     async def badly() -> None:
         raise SystemExit(3)
 
-    good, bad = at_once(well), at_once(badly)
+    good, bad = at_once(well, {}), at_once(badly, {})
     if anyio_backend_name == "asyncio":
         assert good.ended
         assert bad.ended
@@ -180,7 +180,7 @@ async def test_work_that_never_waits_lets_others_have_their_turn() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(count)
         for _ in range(10):
-            await at_once(hold).wait(1)
+            await at_once(hold, {}).wait(1)
         group.cancel_scope.cancel()
     assert turns >= 9
 

@@ -17,7 +17,7 @@ import anyio
 from agentloop.errors import AgentLoopError, DefinitionError, where
 from agentloop.log import log
 from agentloop.place import Left
-from agentloop.strays import Stray, on_asyncio, stray, told_to_stop
+from agentloop.strays import Stray, asyncio_task, stray, told_to_stop
 
 _HEAR_SECONDS = 0.01
 """For how long a function is expected to hear that it is cancelled."""
@@ -99,7 +99,7 @@ class Visit:
 
     async def park(self) -> Never:
         """Wait until the function is left."""
-        task = asyncio.current_task() if on_asyncio() else None
+        task = asyncio_task()
         if task is not None:
             self._parked.add(task)
         try:
