@@ -345,7 +345,8 @@ async def test_state_is_sealed(host: str) -> None:
     assert isinstance(asked, InputRequiredResult)
     assert asked.request_state is not None
     assert asked.request_state.startswith("v1.")
-    state = asked.request_state[:-2] + "AA"
+    state, middle = asked.request_state, len(asked.request_state) // 2
+    state = state[:middle] + ("B" if state[middle] == "A" else "A") + state[middle + 1 :]
     with pytest.raises(MCPError, match="Invalid or expired requestState"):
         await call_once(inside, "calc", {"prompt": "secret"}, state=state)
 
