@@ -130,6 +130,23 @@ def test_a_history_is_written_as_it_is_however_it_differs_from_the_last_one() ->
     assert first == [written(one), written(two)]
 
 
+def test_a_request_that_differs_from_the_last_one_is_written_as_it_is() -> None:
+    writer = Writer()
+    for changes in (
+        {},
+        {"messages": MESSAGES[:1]},
+        {"tool_choice": ToolChoice(mode="auto")},
+        {"tools": None},
+        {"tools": [Tool(name="other", input_schema={"type": "object"})], "temperature": None},
+        {"system_prompt": None, "metadata": {"a": 1}},
+        {},
+    ):
+        params = PARAMS.model_copy(update=changes)
+        assert writer.request(params).model_dump(**WIRE) == CreateMessageRequest(
+            params=params
+        ).model_dump(**WIRE)
+
+
 def test_messages_come_back_as_they_were() -> None:
     """What is read is of the SDK's own types, and equal to what was written."""
     read = Transcript.from_json(Transcript(MESSAGES).to_json())

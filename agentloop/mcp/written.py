@@ -29,6 +29,7 @@ class Writer:
     def __init__(self) -> None:
         self._known: dict[int, tuple[SamplingMessage, dict[str, Any]]] = {}
         self._latest: tuple[list[SamplingMessage], list[dict[str, Any]]] = ([], [])
+        self._rest: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     def message(self, message: SamplingMessage) -> dict[str, Any]:
         """``message`` in the protocol's own JSON, which nobody may change."""
@@ -49,6 +50,16 @@ class Writer:
         self._latest = (messages, written)
         return written
 
+    def params(self, params: CreateMessageRequestParams) -> dict[str, Any]:
+        """``params`` in the protocol's own JSON; mostly all but the messages is that of the last
+        time."""
+        values, (before, written) = params.__dict__, self._rest
+        if not before or any(values[name] is not value for name, value in before.items()):
+            written = _without_messages(params)
+            before = {name: value for name, value in values.items() if name != "messages"}
+            self._rest = (before, written)
+        return {**written, "messages": self.history(params.messages)}
+
     def remember(self, messages: Iterable[tuple[SamplingMessage, dict[str, Any]]]) -> None:
         """Take each of ``messages`` as written already."""
         self._known.update((id(message), (message, data)) for message, data in messages)
@@ -64,6 +75,13 @@ _TOOLS: Memo[dict[str, Any]] = Memo()
 """Tools as they are written: they are an agent's, and leave with every ask of each of its runs."""
 
 
+def _without_messages(params: CreateMessageRequestParams) -> dict[str, Any]:
+    written = params.model_dump(**WIRE, exclude={"messages", "tools"})
+    if params.tools is not None:
+        written["tools"] = [_TOOLS.get(t, partial(t.model_dump, **WIRE)) for t in params.tools]
+    return written
+
+
 class _Request(CreateMessageRequest):
     """A sampling request whose messages are written by a :class:`Writer`."""
 
@@ -74,13 +92,7 @@ class _Request(CreateMessageRequest):
     def model_dump(self, **options: Any) -> dict[str, Any]:
         if options != WIRE:
             return super().model_dump(**options)
-        params = self.params.model_dump(**WIRE, exclude={"messages", "tools"})
-        params["messages"] = self.writer.history(self.params.messages)
-        if self.params.tools is not None:
-            params["tools"] = [
-                _TOOLS.get(tool, partial(tool.model_dump, **WIRE)) for tool in self.params.tools
-            ]
-        return {"method": self.method, "params": params}
+        return {"method": self.method, "params": self.writer.params(self.params)}
 
 
 _BLANK = _Request.model_construct(method="sampling/createMessage")
