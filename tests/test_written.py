@@ -147,6 +147,29 @@ def test_a_request_that_differs_from_the_last_one_is_written_as_it_is() -> None:
         ).model_dump(**WIRE)
 
 
+def test_a_request_that_was_changed_where_it_is_is_written_as_it_is_now() -> None:
+    """As a function does that loops by itself, and asks with one request again and again."""
+    writer = Writer()
+    params = PARAMS.model_copy(deep=True, update={"metadata": {"a": 1}, "stop_sequences": ["x"]})
+    changes = [
+        lambda: params.messages.append(MESSAGES[0]),
+        lambda: params.messages.pop(0),
+        lambda: (params.tools or []).append(Tool(name="other", input_schema={"type": "object"})),
+        lambda: (params.metadata or {}).update(a=2),
+        lambda: (params.stop_sequences or []).append("y"),
+        lambda: setattr(params.tool_choice, "mode", "auto"),
+        lambda: setattr(params, "temperature", 0.25),
+    ]
+    sent: list[tuple[Any, Any]] = []
+    for change in [lambda: None, *changes]:
+        change()
+        ours = writer.request(params).model_dump(**WIRE)
+        theirs = CreateMessageRequest(params=params).model_dump(**WIRE)
+        assert ours == theirs
+        sent.append((ours, theirs))
+    assert all(ours == theirs for ours, theirs in sent), "what was sent stays as it was"
+
+
 def test_messages_come_back_as_they_were() -> None:
     """What is read is of the SDK's own types, and equal to what was written."""
     read = Transcript.from_json(Transcript(MESSAGES).to_json())

@@ -47,18 +47,25 @@ class Writer:
         if not all(map(is_, before[:known], messages)):
             known = 0
         written = [*written[:known], *map(self.message, messages[known:])]
-        self._latest = (messages, written)
-        return written
+        self._latest = (list(messages), written)  # whoever asks may add to the list that they have
+        return list(written)
 
     def params(self, params: CreateMessageRequestParams) -> dict[str, Any]:
-        """``params`` in the protocol's own JSON; mostly all but the messages is that of the last
-        time."""
-        values, (before, written) = params.__dict__, self._rest
-        if not before or any(values[name] is not value for name, value in before.items()):
-            written = _without_messages(params)
-            before = {name: value for name, value in values.items() if name != "messages"}
-            self._rest = (before, written)
-        return {**written, "messages": self.history(params.messages)}
+        """``params`` in the protocol's own JSON; mostly all but the messages and tools is that of
+        the last time."""
+        values = {name: value for name, value in params.__dict__.items() if name not in _LISTS}
+        before, rest = self._rest
+        if before != values:
+            rest = params.model_dump(**WIRE, exclude=_LISTS)
+            # What can be changed where it is would be taken for the same.
+            plain = all(value is None or isinstance(value, _PLAIN) for value in values.values())
+            self._rest = (values if plain else {}, rest)
+        written = {**rest, "messages": self.history(params.messages)}
+        if params.tools is not None:
+            written["tools"] = [
+                _TOOLS.get(tool, partial(tool.model_dump, **WIRE)) for tool in params.tools
+            ]
+        return written
 
     def remember(self, messages: Iterable[tuple[SamplingMessage, dict[str, Any]]]) -> None:
         """Take each of ``messages`` as written already."""
@@ -75,11 +82,8 @@ _TOOLS: Memo[dict[str, Any]] = Memo()
 """Tools as they are written: they are an agent's, and leave with every ask of each of its runs."""
 
 
-def _without_messages(params: CreateMessageRequestParams) -> dict[str, Any]:
-    written = params.model_dump(**WIRE, exclude={"messages", "tools"})
-    if params.tools is not None:
-        written["tools"] = [_TOOLS.get(t, partial(t.model_dump, **WIRE)) for t in params.tools]
-    return written
+_LISTS = {"messages", "tools"}
+_PLAIN = (str, int, float)
 
 
 class _Request(CreateMessageRequest):
